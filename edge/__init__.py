@@ -1,0 +1,1 @@
+"""The fallwatch daemon: sensors to incidents, incidents to people and the care record."""

@@ -1,0 +1,1 @@
+"""Pure logic: no files, no sockets, no sleeping; time is an argument."""

@@ -1,0 +1,1 @@
+"""Sensors in: each source turns bytes from a device into chunks."""

@@ -1,0 +1,1 @@
+"""Wire format between wearables, dongle and the Pi."""

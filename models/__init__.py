@@ -1,0 +1,1 @@
+"""Model bundles and the code that reads, prepares for and runs them."""
