@@ -1,0 +1,242 @@
+"""One wearable's stream of samples at the model's rate, and what it says about falls.
+
+A detector holds the last window, asks for a score at each hop, weighs what the scores say, and
+after an alarm watches whether the person moves, lies still or is up again. Scoring itself happens
+outside, batched over all wearables. Time is the stream's own, in grid steps of the model's rate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+import numpy as np
+
+from models.card import Card
+from models.preprocess import Accel, as_samples
+
+MOTION_S = 2.0  # stretch over which moving and lying still are told apart
+UPRIGHT_AFTER_S = 20.0  # steady moving for so long after an impact: up again, as far as a wearable can tell
+SETTLE_S = 6.0  # a change of motion counts once it has lasted
+WATCH_S = 900.0  # how long after an alarm motion is reported
+
+
+class Motion(StrEnum):
+    """What the wearable shows after an impact."""
+
+    MOVING = "moving"
+    STILL = "still"
+    UPRIGHT = "upright"
+
+
+@dataclass(frozen=True, slots=True)
+class FallDetected:
+    """Staff must be told now. ``long_lie``: weak evidence, but nobody moved since."""
+
+    impact_s: float
+    raised_s: float
+    probability: float
+    long_lie: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MotionChanged:
+    """After an alarm the person began to move, lay still, or seems to be up."""
+
+    impact_s: float
+    at_s: float
+    motion: Motion
+
+
+Finding: TypeAlias = FallDetected | MotionChanged
+
+
+@dataclass(slots=True)
+class _Suspicion:
+    """Evidence being weighed."""
+
+    impact_k: int
+    peak_g: float
+    first_k: int  # end of the first window that spoke
+    last_k: int  # end of the latest
+    for_fall: int = 0  # windows at or above the alarm threshold
+    probability: float = 0.0
+
+
+class Detector:
+    """Slide a window over one wearable's samples; how they are chunked leaves the findings unchanged.
+
+    Use: `push` samples, then for each window end in `due` score `window(end)` and hand the score
+    to `decide`, in order.
+    """
+
+    def __init__(self, card: Card) -> None:
+        self._card = card
+        self._decision = card.decision
+        self._keep = card.window_samples
+        # Room for a while of samples, so that they are moved rarely; the window is always a view of it.
+        self._held = np.empty((self._keep * 4, 3), np.float32)
+        self._count = 0  # rows of _held in use
+        self._end = 0  # grid index just after the last held sample
+        self._segment: int | None = None  # grid index of the segment's first sample
+        self._due = 0  # end of the next window to score
+        self._suspicion: _Suspicion | None = None
+        self._quiet_until = -1  # refractory, as a grid index
+        self._alarm: _Suspicion | None = None
+        self._still_since: int | None = None
+        self._motion: Motion | None = None
+        self._motion_since: tuple[Motion, int] | None = None
+
+    # -- samples in ---------------------------------------------------------------------------
+
+    def push(self, start: int, accel_g: Accel) -> None:
+        """Take samples at the model's rate.
+
+        Args:
+            start: grid index of the first sample; where it does not follow the last, a new segment
+                begins, held still for a window before its first sample so that it is scored at once.
+            accel_g: shape (n, 3), float32, g, axes x y z.
+        """
+        n = len(accel_g)
+        if n == 0:
+            return
+        if self._segment is None or start != self._end:
+            self._begin_segment(start, accel_g[0])
+        if n > len(self._held) - self._keep:
+            raise ValueError(f"{n} samples at once: push at most {self.most_at_once}")
+        if self._count + n > len(self._held):
+            self._held[: self._keep] = self._held[self._count - self._keep : self._count]
+            self._count = self._keep
+        self._held[self._count : self._count + n] = accel_g
+        self._count += n
+        self._end += n
+
+    @property
+    def most_at_once(self) -> int:
+        """How many samples one `push` takes."""
+        return self._card.hop_samples
+
+    def _begin_segment(self, start: int, first_g: Accel) -> None:
+        self._held[: self._keep] = first_g
+        self._count = self._keep
+        self._segment, self._end = start, start
+        hop = self._card.hop_samples
+        self._due = (start // hop + 1) * hop
+
+    # -- windows out --------------------------------------------------------------------------
+
+    def due(self) -> int | None:
+        """Return the end of the next window to score, or None until enough samples came."""
+        return self._due if self._segment is not None and self._end >= self._due else None
+
+    def last(self) -> int | None:
+        """Return the end of the newest window not yet scored, for a stream that ends between hops."""
+        hop = self._card.hop_samples
+        if self._segment is None or self._end <= max(self._due - hop, self._segment):
+            return None
+        return self._end
+
+    def window(self, end: int) -> Accel:
+        """Return the window that ends at grid index ``end``: a view, (window_samples, 3), float32, g."""
+        stop = self._count - (self._end - end)
+        return self._held[stop - self._keep : stop]
+
+    # -- scores in, findings out --------------------------------------------------------------
+
+    def decide(self, end: int, probability: float) -> list[Finding]:
+        """Weigh the score of the window that ends at ``end``, and move on to the next."""
+        self._due = max(self._due, (end // self._card.hop_samples + 1) * self._card.hop_samples)
+        window = self.window(end)
+        magnitude_g = np.sqrt(np.einsum("ij,ij->i", window, window))
+        found: list[Finding] = []
+        found += self._weigh(end, probability, magnitude_g)
+        found += self._watch(end, magnitude_g)
+        return found
+
+    def on_silence(self) -> list[Finding]:
+        """The stream ended or fell silent: a fall still being weighed is raised, for silence is no good news."""
+        suspicion = self._suspicion
+        if suspicion is None or self._end - suspicion.first_k > self._samples(self._decision.weigh_s):
+            return []
+        return [self._raise(suspicion, self._end)]
+
+    def _weigh(self, end: int, probability: float, magnitude_g: Accel) -> list[Finding]:
+        decision = self._decision
+        if end <= self._quiet_until:
+            # Still the same event: it keeps quiet until its windows have passed.
+            if probability >= decision.threshold:
+                self._quiet_until = max(self._quiet_until, end + self._samples(decision.refractory_s))
+            return []
+        suspicion = self._suspicion
+        if probability >= decision.suspect_threshold:
+            peak = int(magnitude_g.argmax())
+            peak_k, peak_g = end - len(magnitude_g) + peak, float(magnitude_g[peak])
+            if suspicion is None:
+                suspicion = self._suspicion = _Suspicion(peak_k, peak_g, end, end)
+            elif peak_g > suspicion.peak_g:
+                suspicion.impact_k, suspicion.peak_g = peak_k, peak_g
+            suspicion.last_k = end
+            suspicion.probability = max(suspicion.probability, probability)
+            suspicion.for_fall += probability >= decision.threshold
+            if suspicion.for_fall >= decision.confirm_windows:
+                return [self._raise(suspicion, end)]
+        if suspicion is None:
+            return []
+        if self._still_for(end, magnitude_g) >= self._samples(decision.long_lie_still_s):
+            return [self._raise(suspicion, end, long_lie=True)]
+        weighed = end - suspicion.last_k > self._samples(decision.weigh_s)
+        if weighed and self._still_since is None:
+            self._suspicion = None
+        return []
+
+    def _raise(self, suspicion: _Suspicion, end: int, *, long_lie: bool = False) -> FallDetected:
+        self._suspicion, self._alarm = None, suspicion
+        self._motion, self._motion_since = None, None
+        self._quiet_until = end + self._samples(self._decision.refractory_s)
+        return FallDetected(
+            self.seconds(suspicion.impact_k), self.seconds(end), round(suspicion.probability, 4), long_lie
+        )
+
+    def _still_for(self, end: int, magnitude_g: Accel) -> int:
+        """Return for how many samples nothing has moved, given the newest window."""
+        if float(magnitude_g[-self._samples(MOTION_S) :].std()) >= self._decision.still_g:
+            self._still_since = None
+        elif self._still_since is None:
+            self._still_since = end
+        return 0 if self._still_since is None else end - self._still_since
+
+    # -- after an alarm -----------------------------------------------------------------------
+
+    def _watch(self, end: int, magnitude_g: Accel) -> list[Finding]:
+        alarm = self._alarm
+        if alarm is None:
+            return []
+        since_impact = end - alarm.impact_k
+        if since_impact > self._samples(WATCH_S):
+            self._alarm = None
+            return []
+        if since_impact < self._samples(MOTION_S + 1.0):
+            return []  # the impact itself is still in view
+        moving = float(magnitude_g[-self._samples(MOTION_S) :].std()) >= self._decision.still_g
+        now = Motion.MOVING if moving else Motion.STILL
+        if self._motion_since is None or self._motion_since[0] is not now:
+            self._motion_since = (now, end)
+        lasted = end - self._motion_since[1]
+        if now is Motion.MOVING and lasted >= self._samples(UPRIGHT_AFTER_S):
+            now = Motion.UPRIGHT
+        if now is self._motion or (self._motion is Motion.UPRIGHT and now is Motion.MOVING):
+            return []
+        if lasted < self._samples(SETTLE_S):
+            return []
+        self._motion = now
+        return [MotionChanged(self.seconds(alarm.impact_k), self.seconds(end), now)]
+
+    # -- units --------------------------------------------------------------------------------
+
+    def seconds(self, k: int) -> float:
+        """Turn a grid index into seconds of the stream's own time."""
+        return round(k / self._card.rate_hz, 3)
+
+    def _samples(self, seconds: float) -> int:
+        return as_samples(seconds, rate_hz=self._card.rate_hz)

@@ -1,0 +1,133 @@
+"""Recordings of one accelerometer: the CSV of the contract, read with all its real-life faults."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from models.preprocess import Accel, Times, respace
+
+HEADER = ["time_s", "x_g", "y_g", "z_g"]
+PLAUSIBLE_G = 200.0  # no body-worn sensor says more; such a row is damage
+
+
+class RecordingUnreadable(Exception):
+    """A recording has no usable rows; ``path`` and ``reason`` say which and why."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Evenly spaced samples without a hole between them."""
+
+    t_s: Times  # shape (n,), float64, seconds from the recording's first sample
+    accel_g: Accel  # shape (n, 3), float32, g, axes x y z
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One accelerometer's recording, re-spaced."""
+
+    runs: tuple[Run, ...]
+    duration_s: float
+    bad_rows: int = 0
+    placement: str | None = None
+    rate_hz: float | None = None
+    range_g: float | None = None
+    wearable: str | None = None
+
+    @property
+    def measured_rate_hz(self) -> float:
+        """The samples' own rate: the declared one, else that of the longest run."""
+        if self.rate_hz:
+            return self.rate_hz
+        longest = max(self.runs, key=lambda run: len(run.t_s))
+        span = float(longest.t_s[-1] - longest.t_s[0])
+        return (len(longest.t_s) - 1) / span if span > 0 else 50.0
+
+
+def read_recording(path: Path | str) -> Recording:
+    """Read a recording; bad rows are counted, times re-spaced, real gaps kept.
+
+    Raises:
+        RecordingUnreadable: the file cannot be opened, has no header, or has no usable row.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig", errors="replace")
+    except OSError as error:
+        raise RecordingUnreadable(path, error.strerror or str(error)) from None
+    comments: dict[str, str] = {}
+    rows: list[tuple[float, float, float, float]] = []
+    bad_rows = 0
+    seen_header = False
+    for fields in csv.reader(text.replace("\0", "�").splitlines()):
+        if not fields:
+            continue
+        if not seen_header:
+            first = fields[0].strip()
+            if first.startswith("#"):
+                key, _, value = ",".join(fields).strip().lstrip("#").partition(":")
+                comments[key.strip().lower()] = value.strip()
+            elif [f.strip().lower() for f in fields] == HEADER:
+                seen_header = True
+            else:
+                raise RecordingUnreadable(path, f"no header: the first line should be {','.join(HEADER)}")
+            continue
+        row = _row(fields)
+        if row is None:
+            bad_rows += 1
+        else:
+            rows.append(row)
+    if not rows:
+        raise RecordingUnreadable(path, f"no usable rows ({bad_rows} bad)" if seen_header else "is empty")
+    table = np.array(rows, np.float64)
+    rate_hz = _number(comments.get("rate_hz"), low=1.0, high=10_000.0)
+    placement = comments.get("placement", "").lower()
+    t_s = table[:, 0] - table[0, 0]
+    t_s, table, stray = _drop_stray_times(t_s, table)
+    runs = tuple(Run(times, table[a:b, 1:].astype(np.float32)) for a, b, times in respace(t_s, rate_hz))
+    return Recording(
+        runs=runs,
+        duration_s=round(float(max(runs[-1].t_s[-1], t_s[-1])), 3),
+        bad_rows=bad_rows + stray,
+        placement=placement if placement in {"wrist", "waist"} else None,
+        rate_hz=rate_hz,
+        range_g=_number(comments.get("range_g"), low=0.5, high=PLAUSIBLE_G),
+        wearable=comments.get("wearable"),
+    )
+
+
+def _row(fields: list[str]) -> tuple[float, float, float, float] | None:
+    try:
+        time_s, x, y, z = map(float, fields)
+    except ValueError:
+        return None
+    if not (math.isfinite(time_s) and max(abs(x), abs(y), abs(z)) <= PLAUSIBLE_G):  # NaN compares false
+        return None
+    return None if math.isnan(x + y + z) else (time_s, x, y, z)
+
+
+def _number(text: str | None, *, low: float, high: float) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if low <= value <= high else None
+
+
+def _drop_stray_times(t_s: Times, table: Times) -> tuple[Times, Times, int]:
+    """Drop rows whose time leaps ahead of all that follow: one damaged digit, not a gap."""
+    later_least = np.minimum.accumulate(t_s[::-1])[::-1]
+    good = t_s - later_least <= 5.0  # stepping back a little is ordinary in bursts
+    if good.all():
+        return t_s, table, 0
+    t_s = t_s[good] - t_s[good][0]
+    return t_s, table[good], int(np.count_nonzero(~good))

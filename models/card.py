@@ -1,0 +1,109 @@
+"""A model bundle's card: what the model expects, how it decides, what it was made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.preprocess import PREPROCESSING_VERSION
+
+CARD_SCHEMA = 1
+BUNDLES = Path(__file__).parent
+
+
+class BundleRefused(Exception):
+    """A model bundle must not run; ``folder`` and ``reason`` say which and why."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(f"{folder}: {reason}")
+        self.folder = folder
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """From scores to alarms; every figure was fixed on people outside the test."""
+
+    threshold: float  # a window at or above this speaks for a fall
+    confirm_windows: int  # so many such windows within weigh_s raise the alarm
+    suspect_threshold: float  # at or above this a fall is being weighed
+    weigh_s: float  # how long a suspicion is weighed before it is dropped
+    refractory_s: float  # one event, one alarm: windows this close belong to the last alarm
+    still_g: float = 0.05  # standard deviation of |a| over 2 s below which somebody lies still
+    long_lie_still_s: float = 90.0  # a weighed suspicion followed by so long a stillness alarms as a long lie
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What the daemon needs to know of a bundle; ``facts`` holds the whole card as written."""
+
+    name: str
+    placement: str
+    rate_hz: float
+    window_samples: int
+    hop_samples: int
+    clip_g: float
+    decision: Decision
+    onnx_sha256: str
+    facts: dict[str, Any]
+
+    @property
+    def window_s(self) -> float:
+        """Length of one window in seconds."""
+        return self.window_samples / self.rate_hz
+
+
+def read_card(folder: Path) -> Card:
+    """Read and check ``card.json`` and the ONNX file's hash.
+
+    Raises:
+        BundleRefused: a file is missing, the schema or preprocessing version is another, a value is
+            missing or wrong, or the ONNX file is not the one the card describes.
+    """
+    try:
+        facts = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        onnx_sha256 = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+    except OSError as error:
+        raise BundleRefused(folder, f"{error.filename} cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise BundleRefused(folder, f"card.json is no JSON: {error}") from None
+    try:
+        if facts["schema"] != CARD_SCHEMA:
+            raise BundleRefused(folder, f"card schema {facts['schema']} is not {CARD_SCHEMA}: update fallwatch")
+        if facts["preprocessing"] != PREPROCESSING_VERSION:
+            raise BundleRefused(
+                folder, f"was made for preprocessing {facts['preprocessing']}, this is {PREPROCESSING_VERSION}"
+            )
+        if facts["onnx_sha256"] != onnx_sha256:
+            raise BundleRefused(folder, "model.onnx is not the file the card was written for (SHA-256 differs)")
+        card = Card(
+            name=str(facts["name"]),
+            placement=str(facts["placement"]),
+            rate_hz=float(facts["rate_hz"]),
+            window_samples=int(facts["window_samples"]),
+            hop_samples=int(facts["hop_samples"]),
+            clip_g=float(facts["clip_g"]),
+            decision=Decision(**facts["decision"]),
+            onnx_sha256=onnx_sha256,
+            facts=facts,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleRefused(folder, f"card.json: {error!r}") from None
+    if card.placement not in {"wrist", "waist", "camera"} or not 0 < card.decision.threshold < 1:
+        raise BundleRefused(folder, "card.json: placement or threshold is out of range")
+    return card
+
+
+def shipped(placement: str) -> Path:
+    """Return the newest shipped bundle for a placement, such as ``models/wrist-2``.
+
+    Raises:
+        BundleRefused: none is shipped.
+    """
+    found = sorted(BUNDLES.glob(f"{placement}-*/card.json"), key=lambda p: int(p.parent.name.rpartition("-")[2]))
+    if not found:
+        raise BundleRefused(BUNDLES / f"{placement}-*", f"no model for {placement} is installed")
+    return found[-1].parent
