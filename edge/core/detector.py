@@ -155,7 +155,7 @@ class Detector:
         return found
 
     def on_silence(self) -> list[Finding]:
-        """The stream ended or fell silent: a fall still being weighed is raised, for silence is no good news."""
+        """Raise what is still being weighed when the stream ends or falls silent: silence is no good news."""
         suspicion = self._suspicion
         if suspicion is None or self._end - suspicion.first_k > self._samples(self._decision.weigh_s):
             return []
