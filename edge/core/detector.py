@@ -75,8 +75,8 @@ class Detector:
         self._card = card
         self._decision = card.decision
         self._keep = card.window_samples
-        # Room for a while of samples, so that they are moved rarely; the window is always a view of it.
-        self._held = np.empty((self._keep * 4, 3), np.float32)
+        # Room for a while of samples, so that they are moved rarely; a window is always a view of it.
+        self._held = np.empty((self._keep * 8, 3), np.float32)
         self._count = 0  # rows of _held in use
         self._end = 0  # grid index just after the last held sample
         self._segment: int | None = None  # grid index of the segment's first sample
@@ -103,19 +103,21 @@ class Detector:
             return
         if self._segment is None or start != self._end:
             self._begin_segment(start, accel_g[0])
-        if n > len(self._held) - self._keep:
-            raise ValueError(f"{n} samples at once: push at most {self.most_at_once}")
         if self._count + n > len(self._held):
-            self._held[: self._keep] = self._held[self._count - self._keep : self._count]
-            self._count = self._keep
+            # Whatever the next window to score needs stays.
+            keep = self._end - min(self._due, self._end) + self._keep
+            if keep + n > len(self._held):
+                raise ValueError(f"{n} samples at once: push at most {self.most_at_once} and score what is due")
+            self._held[:keep] = self._held[self._count - keep : self._count]
+            self._count = keep
         self._held[self._count : self._count + n] = accel_g
         self._count += n
         self._end += n
 
     @property
     def most_at_once(self) -> int:
-        """How many samples one `push` takes."""
-        return self._card.hop_samples
+        """How many samples one `push` surely takes."""
+        return self._keep
 
     def _begin_segment(self, start: int, first_g: Accel) -> None:
         self._held[: self._keep] = first_g
@@ -129,6 +131,11 @@ class Detector:
     def due(self) -> int | None:
         """Return the end of the next window to score, or None until enough samples came."""
         return self._due if self._segment is not None and self._end >= self._due else None
+
+    @property
+    def backlog_s(self) -> float:
+        """How far scoring is behind the samples."""
+        return 0.0 if self._segment is None else max(self._end - self._due, 0) / self._card.rate_hz
 
     def last(self) -> int | None:
         """Return the end of the newest window not yet scored, for a stream that ends between hops."""
@@ -174,6 +181,7 @@ class Detector:
             peak_k, peak_g = end - len(magnitude_g) + peak, float(magnitude_g[peak])
             if suspicion is None:
                 suspicion = self._suspicion = _Suspicion(peak_k, peak_g, end, end)
+                self._still_since = None
             elif peak_g > suspicion.peak_g:
                 suspicion.impact_k, suspicion.peak_g = peak_k, peak_g
             suspicion.last_k = end

@@ -1,0 +1,194 @@
+"""Who is called, when, and with which words, until a person answers. Standard library only.
+
+An `Escalation` lives for one incident. It is told what happened and what the time is, and answers
+with the calls to make now; `deadline_s` says when to ask again. It sends nothing itself.
+
+======== ============== =====================================================================
+from     event          then
+======== ============== =====================================================================
+calling  due            call everybody reached so far; widen at each step; repeat for ever
+calling  not accepted   the same page again after `retry_s`, until a transmitter takes it
+calling  acknowledged   answered: no more calls, but the time on the floor is still told
+calling  resolved       closed: withdraw the call
+answered motion, floor  tell those who were called
+answered resolved       closed
+======== ============== =====================================================================
+
+A transmitter's acceptance is not a person: it ends the retries, never the escalation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from edge.core.incident import Incident, Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Times in seconds, groups in the order they are called."""
+
+    groups: tuple[str, ...]
+    steps_s: tuple[float, ...]
+    repeat_every_s: float
+    follow_up_s: tuple[float, ...] = ()
+    retry_s: float = 5.0
+    technical_repeat_s: float = 1800.0  # a single wearable that is blind is a chore, not an emergency
+
+
+class Words(StrEnum):
+    """What a call says; the text for the pager is made from it elsewhere."""
+
+    ALARM = "alarm"
+    ON_FLOOR = "on-floor"
+    MOVING = "moving"
+    UPRIGHT = "upright"
+    AGAIN = "again"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Say ``words`` to each of ``groups`` now; ``number`` tells the rounds of one incident apart."""
+
+    incident: str
+    number: int
+    words: Words
+    groups: tuple[str, ...]
+    minutes: int = 0  # on the floor
+    retry: bool = False
+
+
+class Stage(StrEnum):
+    """Where an escalation stands."""
+
+    CALLING = "calling"
+    ANSWERED = "answered"
+    CLOSED = "closed"
+
+
+class Escalation:
+    """One incident's calls; ``now_s`` is monotonic throughout."""
+
+    def __init__(
+        self,
+        incident: Incident,
+        policy: Policy,
+        *,
+        now_s: float,
+        elapsed_s: float = 0.0,
+        since_impact_s: float = 0.0,
+        rounds: int = 0,
+    ) -> None:
+        """Begin, or go on after a restart ``elapsed_s`` after it was raised, with ``rounds`` called so far."""
+        self.incident = incident
+        self.stage = Stage.CALLING
+        self._policy = policy
+        self._begun_s = now_s - elapsed_s
+        self._impact_s = now_s - since_impact_s
+        self._next_call_s = now_s  # at once: also after a restart, when nobody has answered yet
+        self._rounds = rounds
+        self._retry_s: dict[tuple[int, str], tuple[float, Call]] = {}
+        self._on_floor = incident.kind in {Kind.FALL, Kind.LONG_LIE}
+        self._floor_told = sum(since_impact_s >= due for due in policy.follow_up_s)
+        self._news: list[tuple[Words, tuple[str, ...]]] = []
+        # One blind wearable asks the first group only; a home gone blind is everybody's business.
+        self._widens = incident.kind is not Kind.BLIND or incident.wearable is None
+        self._repeat_s = policy.repeat_every_s if self._widens else policy.technical_repeat_s
+
+    # -- what happened ------------------------------------------------------------------------
+
+    def on_acknowledged(self) -> None:
+        """Note that a person has taken the call."""
+        if self.stage is Stage.CALLING:
+            self.stage = Stage.ANSWERED
+            self._retry_s.clear()
+
+    def on_resolved(self, *, now_s: float) -> None:
+        """Close; a call that nobody had answered is withdrawn."""
+        if self.stage is Stage.CALLING and self._rounds:
+            self._news.append((Words.CANCELLED, self.called(now_s)))
+        self.stage = Stage.CLOSED
+        self._retry_s.clear()
+
+    def on_motion(self, motion: str, *, now_s: float) -> None:
+        """Note what the wearable shows after the impact: ``moving``, ``still`` or ``upright``."""
+        if self.stage is Stage.CLOSED:
+            return
+        self._on_floor = motion != "upright" and self._on_floor
+        if motion != "still":
+            self._news.append((Words(motion), self.called(now_s)))
+
+    def on_again(self, *, now_s: float) -> None:
+        """Note a further fall while nobody has answered: call at once."""
+        if self.stage is Stage.CALLING:
+            self._on_floor = True
+            self._impact_s = now_s
+            self._floor_told = 0
+            self._news.append((Words.AGAIN, self.called(now_s)))
+
+    def on_page(self, call: Call, group: str, *, accepted: bool, now_s: float) -> None:
+        """Note whether any transmitter took the page to one group."""
+        stale = self.stage is not Stage.CALLING and call.words is Words.ALARM
+        if accepted or stale:
+            self._retry_s.pop((call.number, group), None)
+        else:
+            again = Call(call.incident, call.number, call.words, (group,), call.minutes, retry=True)
+            self._retry_s[call.number, group] = (now_s + self._policy.retry_s, again)
+
+    # -- what to do ---------------------------------------------------------------------------
+
+    def called(self, now_s: float) -> tuple[str, ...]:
+        """Return the groups that are called by now: the first, then one more at each step."""
+        steps = sum(now_s - self._begun_s >= step for step in self._policy.steps_s) if self._widens else 0
+        return self._policy.groups[: steps + 1]
+
+    def due(self, *, now_s: float) -> list[Call]:
+        """Return the calls to make now."""
+        calls: list[Call] = []
+        if self.stage is Stage.CALLING and now_s >= self._next_call_s:
+            self._rounds += 1
+            # A new round replaces what was still being retried of the last.
+            self._retry_s = {k: v for k, v in self._retry_s.items() if v[1].words is not Words.ALARM}
+            calls.append(self._call(Words.ALARM, self.called(now_s)))
+            self._next_call_s = self._following_round(now_s)
+        for words, groups in self._news:
+            self._rounds += 1
+            calls.append(self._call(words, groups))
+        self._news.clear()
+        if self.stage is not Stage.CLOSED and self._on_floor:
+            on_floor_s = now_s - self._impact_s
+            told = sum(on_floor_s >= due for due in self._policy.follow_up_s)
+            if told > self._floor_told:
+                self._floor_told = told
+                self._rounds += 1
+                calls.append(self._call(Words.ON_FLOOR, self.called(now_s), minutes=round(on_floor_s / 60)))
+        for key, (at_s, call) in list(self._retry_s.items()):
+            if now_s >= at_s:
+                del self._retry_s[key]
+                calls.append(call)
+        return calls
+
+    def deadline_s(self) -> float | None:
+        """Return when to ask `due` again, or None when only news can change anything."""
+        due_s = [at_s for at_s, _ in self._retry_s.values()]
+        if self.stage is Stage.CALLING:
+            due_s.append(self._next_call_s)
+        if self.stage is not Stage.CLOSED and self._on_floor and self._floor_told < len(self._policy.follow_up_s):
+            due_s.append(self._impact_s + self._policy.follow_up_s[self._floor_told])
+        if self._news:
+            return float("-inf")
+        return min(due_s, default=None)
+
+    def _following_round(self, now_s: float) -> float:
+        """Return when to call next: the next repeat, or the next step if it comes first."""
+        steps = [self._begun_s + step for step in self._policy.steps_s if self._widens]
+        ahead = [at_s for at_s in steps if at_s > now_s + 1e-6]
+        repeat_s = now_s + self._repeat_s
+        # A repeat just before a step waits for it: one round then serves for both.
+        near = [at_s for at_s in ahead if at_s <= repeat_s + self._repeat_s / 20]
+        return near[0] if near else repeat_s
+
+    def _call(self, words: Words, groups: tuple[str, ...], minutes: int = 0) -> Call:
+        return Call(self.incident.incident, self._rounds, words, groups, minutes)

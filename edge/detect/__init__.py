@@ -1,0 +1,1 @@
+"""The detect service: sensors to incidents in the journal."""

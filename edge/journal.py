@@ -1,0 +1,328 @@
+"""Incidents on disk, first of all: a fact is told to nobody before it is here.
+
+SQLite, write-ahead log, ``synchronous=FULL``: a commit that returned survives a power cut. The
+detect service adds incidents, the alarm service adds what was done about them, the command line
+adds what people decided; each follows the others by the running number of events.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from edge.clock import boot_id, monotonic_s, utc_now
+from edge.core.incident import Incident, Kind, Outcome, State, parse_utc, utc_text
+
+log = logging.getLogger(__name__)
+
+BUSY_TIMEOUT_S = 5.0
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE incident (id TEXT PRIMARY KEY, body TEXT NOT NULL, closed INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX incident_open ON incident (closed) WHERE closed = 0;
+CREATE TABLE event (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    incident TEXT NOT NULL REFERENCES incident (id),
+    kind TEXT NOT NULL, at TEXT NOT NULL, boot TEXT NOT NULL, mono_s REAL NOT NULL, body TEXT NOT NULL);
+CREATE INDEX event_incident ON event (incident, seq);
+CREATE TABLE outbox (
+    key TEXT PRIMARY KEY, sink TEXT NOT NULL, incident TEXT NOT NULL, body BLOB NOT NULL,
+    state TEXT NOT NULL DEFAULT 'waiting', reason TEXT NOT NULL DEFAULT '', at TEXT NOT NULL);
+CREATE INDEX outbox_waiting ON outbox (sink, state);
+CREATE TABLE cursor (name TEXT PRIMARY KEY, seq INTEGER NOT NULL);
+"""
+
+
+class JournalUnavailable(Exception):
+    """The journal cannot be read or written now; ``reason`` says why."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to an incident; ``seq`` orders all events of the home."""
+
+    seq: int
+    incident: str
+    kind: str  # raised, paged, motion, again, acknowledged, attended, resolved, follow-up
+    at: datetime
+    boot: str
+    mono_s: float
+    body: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Case:
+    """An incident with all that happened to it."""
+
+    facts: Incident
+    events: list[Event] = field(default_factory=list)
+
+    def first(self, kind: str) -> Event | None:
+        """Return the first event of a kind."""
+        return next((e for e in self.events if e.kind == kind), None)
+
+    def last(self, kind: str) -> Event | None:
+        """Return the latest event of a kind."""
+        return next((e for e in reversed(self.events) if e.kind == kind), None)
+
+    @property
+    def state(self) -> State:
+        """How far people have come with it."""
+        for state in (State.RESOLVED, State.ATTENDED, State.ACKNOWLEDGED):
+            if self.first(state) is not None:
+                return state
+        accepted = any(e.kind == "paged" and e.body["accepted"] for e in self.events)
+        return State.PAGED if accepted else State.RAISED
+
+    def elapsed_s(self, since: Event, *, now_s: float) -> float:
+        """Return seconds since an event: by the monotonic clock, or the wall clock after a reboot."""
+        if since.boot == boot_id():
+            return max(now_s - since.mono_s, 0.0)
+        seen = max((e.mono_s - since.mono_s for e in self.events if e.boot == since.boot), default=0.0)
+        return max((utc_now() - since.at).total_seconds(), seen, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxItem:
+    """Something to deliver, minted once: the same bytes go out at every try."""
+
+    key: str
+    incident: str
+    body: bytes
+    state: str = "waiting"  # waiting, done, parked
+    reason: str = ""
+
+
+class Journal:
+    """One process's connection to the journal; use it from one thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.quarantined: Path | None = None
+        self._db = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                return self._connect()
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise
+                # Damaged beyond opening: put it aside for people to look at, and go on alarming.
+                self.quarantined = self.path.with_name(f"{self.path.name}.damaged-{utc_now():%Y%m%dT%H%M%S}")
+                for suffix in ("", "-wal", "-shm"):
+                    with contextlib.suppress(FileNotFoundError):
+                        self.path.with_name(self.path.name + suffix).rename(f"{self.quarantined}{suffix}")
+                log.error("journal is damaged (%s): moved to %s, starting a new one", error, self.quarantined)
+                return self._connect()
+        except (sqlite3.Error, OSError) as error:
+            raise JournalUnavailable(self.path, str(error)) from None
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA foreign_keys = ON")
+            db.execute("BEGIN IMMEDIATE")
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                for statement in _SCHEMA.split(";\n"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            db.execute("COMMIT")
+        except BaseException:
+            db.close()
+            raise
+        if version > SCHEMA_VERSION:
+            db.close()
+            raise JournalUnavailable(self.path, f"was written by a newer fallwatch (schema {version}): update")
+        return db
+
+    def close(self) -> None:
+        """Close the connection; everything committed stays."""
+        self._db.close()
+
+    @contextlib.contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise JournalUnavailable(self.path, str(error)) from None
+
+    def _read(self, sql: str, *values: Any) -> list[Any]:
+        try:
+            return self._db.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise JournalUnavailable(self.path, str(error)) from None
+
+    # -- incidents ----------------------------------------------------------------------------
+
+    def raise_incident(self, incident: Incident, **body: Any) -> bool:
+        """Commit a new incident; safe to repeat. Return whether it was new.
+
+        Raises:
+            JournalUnavailable: it is NOT on disk.
+        """
+        facts = asdict(incident)
+        for name in ("raised_at", "impact_at"):
+            facts[name] = None if facts[name] is None else utc_text(facts[name])
+        with self._write() as db:
+            new = db.execute(
+                "INSERT OR IGNORE INTO incident (id, body) VALUES (?, ?)", (incident.incident, json.dumps(facts))
+            ).rowcount
+            if new:
+                self._insert_event(db, incident.incident, "raised", body)
+        return bool(new)
+
+    def add(self, incident: str, kind: str, **body: Any) -> None:
+        """Note that something happened to an incident."""
+        with self._write() as db:
+            self._insert_event(db, incident, kind, body)
+
+    def acknowledge(self, incident: str, by: str) -> str | None:
+        """Make ``by`` the one who goes, unless somebody is already. Return who goes, None if unknown or closed."""
+        with self._write() as db:
+            if not self._is_open(db, incident):
+                return None
+            row = db.execute(
+                "SELECT body FROM event WHERE incident = ? AND kind = 'acknowledged'", (incident,)
+            ).fetchone()
+            if row is None:
+                self._insert_event(db, incident, "acknowledged", {"by": by})
+                return by
+            return str(json.loads(row[0])["by"])
+
+    def resolve(self, incident: str, outcome: Outcome, by: str) -> bool:
+        """Close an incident with what was found; the first outcome stands. Return whether this one did."""
+        with self._write() as db:
+            if not self._is_open(db, incident):
+                return False
+            db.execute("UPDATE incident SET closed = 1 WHERE id = ?", (incident,))
+            self._insert_event(db, incident, "resolved", {"outcome": outcome, "by": by})
+        return True
+
+    @staticmethod
+    def _is_open(db: sqlite3.Connection, incident: str) -> bool:
+        return db.execute("SELECT 1 FROM incident WHERE id = ? AND closed = 0", (incident,)).fetchone() is not None
+
+    @staticmethod
+    def _insert_event(db: sqlite3.Connection, incident: str, kind: str, body: dict[str, Any]) -> None:
+        db.execute(
+            "INSERT INTO event (incident, kind, at, boot, mono_s, body) VALUES (?, ?, ?, ?, ?, ?)",
+            (incident, kind, utc_text(utc_now()), boot_id(), round(monotonic_s(), 4), json.dumps(body)),
+        )
+
+    def events_after(self, seq: int, limit: int = 500) -> list[Event]:
+        """Return the events that follow number ``seq``, in order."""
+        rows = self._read("SELECT * FROM event WHERE seq > ? ORDER BY seq LIMIT ?", seq, limit)
+        return [_event(row) for row in rows]
+
+    def case(self, incident: str) -> Case | None:
+        """Return one incident with all its events."""
+        cases = self._cases("id = ?", incident)
+        return cases[0] if cases else None
+
+    def open_cases(self) -> list[Case]:
+        """Return all incidents that nobody has closed, oldest first."""
+        return self._cases("closed = 0")
+
+    def cases(self, *, limit: int) -> list[Case]:
+        """Return the latest incidents, oldest first."""
+        return self._cases("id IN (SELECT id FROM incident ORDER BY rowid DESC LIMIT ?)", limit)
+
+    def _cases(self, where: str, *values: Any) -> list[Case]:
+        cases = {
+            row[0]: Case(_facts(row[1]))
+            for row in self._read(f"SELECT id, body FROM incident WHERE {where} ORDER BY rowid", *values)  # noqa: S608
+        }
+        for row in self._read(
+            f"SELECT * FROM event WHERE incident IN (SELECT id FROM incident WHERE {where}) ORDER BY seq",  # noqa: S608
+            *values,
+        ):
+            if row[1] in cases:
+                cases[row[1]].events.append(_event(row))
+        return list(cases.values())
+
+    # -- outbox and cursors -------------------------------------------------------------------
+
+    def put(self, sink: str, items: Sequence[OutboxItem], *, cursor: int) -> None:
+        """Store items to deliver, once each, and move the sink's cursor, in one commit."""
+        with self._write() as db:
+            db.executemany(
+                "INSERT OR IGNORE INTO outbox (key, sink, incident, body, at) VALUES (?, ?, ?, ?, ?)",
+                [(item.key, sink, item.incident, item.body, utc_text(utc_now())) for item in items],
+            )
+            self._move_cursor(db, sink, cursor)
+
+    def waiting(self, sink: str, limit: int = 100) -> list[OutboxItem]:
+        """Return what is still to be delivered, in order."""
+        return self._outbox("sink = ? AND state = 'waiting'", sink, limit)
+
+    def parked(self, sink: str, limit: int = 1000) -> list[OutboxItem]:
+        """Return what the far end refused and a person must look at."""
+        return self._outbox("sink = ? AND state = 'parked'", sink, limit)
+
+    def _outbox(self, where: str, *values: Any) -> list[OutboxItem]:
+        columns = "key, incident, body, state, reason"
+        rows = self._read(f"SELECT {columns} FROM outbox WHERE {where} ORDER BY rowid LIMIT ?", *values)  # noqa: S608
+        return [OutboxItem(*row) for row in rows]
+
+    def settle(self, key: str, state: str, reason: str = "") -> None:
+        """Mark an item ``done``, ``parked`` or ``waiting`` again."""
+        with self._write() as db:
+            db.execute("UPDATE outbox SET state = ?, reason = ? WHERE key = ?", (state, reason, key))
+
+    def cursor(self, name: str) -> int:
+        """Return the number of the last event a follower has dealt with."""
+        rows = self._read("SELECT seq FROM cursor WHERE name = ?", name)
+        return int(rows[0][0]) if rows else 0
+
+    def move_cursor(self, name: str, seq: int) -> None:
+        """Note that a follower has dealt with all events up to ``seq``."""
+        with self._write() as db:
+            self._move_cursor(db, name, seq)
+
+    @staticmethod
+    def _move_cursor(db: sqlite3.Connection, name: str, seq: int) -> None:
+        db.execute(
+            "INSERT INTO cursor (name, seq) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET seq = excluded.seq",
+            (name, seq),
+        )
+
+    def data_version(self) -> int:
+        """Return a number that changes when another process has committed: a cheap look for news."""
+        return int(self._read("PRAGMA data_version")[0][0])
+
+
+def _event(row: tuple[Any, ...]) -> Event:
+    seq, incident, kind, at, boot, mono_s, body = row
+    return Event(seq, incident, kind, parse_utc(at), boot, mono_s, json.loads(body))
+
+
+def _facts(text: str) -> Incident:
+    body = json.loads(text)
+    body["kind"] = Kind(body["kind"])
+    for name in ("raised_at", "impact_at"):
+        body[name] = None if body[name] is None else parse_utc(body[name])
+    return Incident(**body)
