@@ -238,6 +238,10 @@ class Journal:
         rows = self._read("SELECT * FROM event WHERE seq > ? ORDER BY seq LIMIT ?", seq, limit)
         return [_event(row) for row in rows]
 
+    def last_seq(self) -> int:
+        """Return the number of the newest event."""
+        return int(self._read("SELECT coalesce(max(seq), 0) FROM event")[0][0])
+
     def case(self, incident: str) -> Case | None:
         """Return one incident with all its events."""
         cases = self._cases("id = ?", incident)

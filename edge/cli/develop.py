@@ -1,0 +1,124 @@
+"""Commands for model developers and trials: replay, simulate, bench, demo."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edge.cli import Config, Json, State, app, say, stop
+from edge.settings import DEFAULT_CONFIG, DEFAULT_STATE, load_settings
+
+
+@app.command(epilog="Example: fallwatch replay --placement wrist --json tests/data/fall-forward-wrist.csv")
+def replay(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Recordings as CSV.")],
+    placement: Annotated[str | None, typer.Option("--placement", help="wrist or waist; beats the file.")] = None,
+    model: Annotated[Path | None, typer.Option("--model", help="Folder of a model bundle.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Recordings through the pipeline of the daemon, in virtual time."""
+    from edge.recording import RecordingUnreadable, replay_file  # noqa: PLC0415
+    from models.card import BundleRefused, shipped  # noqa: PLC0415
+    from models.scorer import Scorer  # noqa: PLC0415
+
+    if placement not in {None, "wrist", "waist"}:
+        stop(f"--placement {placement!r} is not known; use wrist or waist", status=2)
+    scorers: dict[Path, Scorer] = {}
+
+    def scorer_for(worn_at: str) -> Scorer:
+        try:
+            folder = model or shipped(worn_at)
+            if folder not in scorers:
+                scorers[folder] = Scorer(folder)
+        except BundleRefused as error:
+            stop(f"model is refused: {error}", status=2)
+        return scorers[folder]
+
+    failed = False
+    for name in files:
+        try:
+            result: dict[str, Any] = replay_file(name, placement, scorer_for)
+        except RecordingUnreadable as error:
+            failed = True
+            result = {"recording": name, "error": error.reason}
+        say(json.dumps(result) if as_json else _replay_line(result))
+    raise SystemExit(1 if failed else 0)
+
+
+def _replay_line(result: dict[str, Any]) -> str:
+    if "error" in result:
+        return f"{result['recording']}: cannot be read: {result['error']}"
+    alarms = "; ".join(
+        f"{a['kind'].upper()} impact {a['impact_s']:.2f} s, raised {a['raised_s']:.2f} s, p {a['probability']:.2f}"
+        for a in result["alarms"]
+    )
+    bad = f", {result['bad_rows']} bad rows" if result["bad_rows"] else ""
+    return f"{result['recording']} ({result['duration_s']:.1f} s, {result['model']}{bad}): {alarms or 'no alarm'}"
+
+
+@app.command(
+    epilog="Example: fallwatch simulate --port /tmp/dongle --play tests/data/walk-wrist.csv,wearable=0042,loop"
+)
+def simulate(
+    port: Annotated[Path, typer.Option("--port", metavar="LINK", help="Where to put the link to the pty.")],
+    play: Annotated[
+        list[str], typer.Option("--play", metavar="FILE[,wearable=ID][,loop]", help="What one plays.")
+    ],
+    speed: Annotated[float, typer.Option("--speed", min=0.01, help="Times real time.")] = 1.0,
+    battery: Annotated[list[str] | None, typer.Option("--battery", metavar="ID=PCT", help="Charge left.")] = None,
+    silence: Annotated[
+        list[str] | None, typer.Option("--silence", metavar="ID@T", help="Silent from T s.")
+    ] = None,
+    loss: Annotated[float, typer.Option("--loss", min=0, max=1, help="Part of packets lost.")] = 0.0,
+    garbage: Annotated[float, typer.Option("--garbage", min=0, max=1, help="Part of frames after noise.")] = 0.0,
+    config: Config = DEFAULT_CONFIG,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Play recordings as wearables of a virtual dongle on a pty, in real time times the speed."""
+    from edge.simulate import NotPlayable, virtual_dongle  # noqa: PLC0415
+    from firmware_bridge.virtual import DonglePty  # noqa: PLC0415
+
+    settings = load_settings(config)
+    try:
+        dongle, names = virtual_dongle(
+            settings, state, play, battery=battery or [], silence=silence or [], loss=loss, garbage=garbage
+        )
+        pty = DonglePty(dongle, port, speed=speed)
+    except NotPlayable as error:
+        stop(str(error), status=error.status)
+    except OSError as error:
+        stop(f"--port {port}: {error.strerror or error}", status=2)
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    say(f"ready: {len(names)} wearables ({', '.join(names)}) on {port}, speed {speed:g}; stop with Ctrl-C")
+    with pty:
+        pty.run(ended)
+
+
+@app.command(epilog="Example: fallwatch bench --wearables 100 --seconds 60 --json")
+def bench(
+    wearables: Annotated[int, typer.Option("--wearables", min=1, max=4096, help="How many at 50 Hz.")] = 100,
+    seconds: Annotated[float, typer.Option("--seconds", min=5, help="Of stream time.")] = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Speed and memory of the real path on one core: bytes, decryption, timeline, network, decision."""
+    from edge.bench import run_bench  # noqa: PLC0415
+
+    result = run_bench(wearables, seconds, quiet=as_json)
+    say(json.dumps(result) if as_json else "\n".join(f"{k:>24}: {v}" for k, v in result.items()))
+
+
+@app.command(epilog="Example: fallwatch demo")
+def demo(
+    record: Annotated[Path | None, typer.Option("--keep", help="Folder to keep journal and record in.")] = None,
+) -> None:
+    """Show the main job with virtual wearables and a virtual pager: one of six people falls."""
+    from edge.demo import run_demo  # noqa: PLC0415
+
+    raise SystemExit(run_demo(record))

@@ -1,0 +1,53 @@
+"""Change the settings file as a person would: comments stay, and it is never half written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from edge.settings import Settings, SettingsError, load_settings
+
+
+def bind_wearable(path: Path, resident: str, wearable: str) -> Settings:
+    """Note in the settings that ``resident`` wears ``wearable`` (or nothing), and nobody else does.
+
+    Raises:
+        SettingsError: there is no such resident, or the file cannot be written.
+    """
+    document: Any = tomlkit.parse(path.read_text(encoding="utf-8"))
+    tables = document.get("resident", [])
+    if all(table["id"] != resident for table in tables):
+        known = ", ".join(str(table["id"]) for table in tables) or "none yet"
+        raise SettingsError(path, "resident", f"there is no resident {resident!r}; known: {known}")
+    for table in tables:
+        if table["id"] == resident:
+            table["wearable"] = wearable
+        elif wearable and table.get("wearable") == wearable:
+            table["wearable"] = ""
+    write_settings(path, tomlkit.dumps(document))
+    return load_settings(path)
+
+
+def write_settings(path: Path, text: str) -> None:
+    """Replace the settings file in one step, the old one kept beside it.
+
+    Raises:
+        SettingsError: the folder cannot be written.
+    """
+    new, old = path.with_suffix(".toml.new"), path.with_suffix(".toml.old")
+    try:
+        with new.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        new.chmod(path.stat().st_mode & 0o777)
+        old.unlink(missing_ok=True)
+        os.link(path, old)
+        new.replace(path)
+    except OSError as error:
+        raise SettingsError(
+            path, "", f"cannot be written ({error.strerror}); run as the user who owns it"
+        ) from None

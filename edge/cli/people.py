@@ -1,0 +1,273 @@
+"""Commands for care staff and installers: what is going on, and what people decided."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edge.cli import Config, Json, Run, State, app, say, stop
+from edge.settings import DEFAULT_CONFIG, DEFAULT_RUN, DEFAULT_STATE, load_settings
+
+By = Annotated[str | None, typer.Option("--by", help="Who; your login name when left out.")]
+OUTCOMES = ("fall", "lowered", "near-fall", "not-a-fall", "drill")
+STALE_S = 6.0
+
+record_app = typer.Typer(no_args_is_help=True, help="The care record kept on this machine.")
+app.add_typer(record_app, name="record")
+
+
+@app.command(epilog="Example: fallwatch incidents --json")
+def incidents(
+    everything: Annotated[bool, typer.Option("--all", help="Closed ones too.")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many, the latest.")] = 50,
+    as_json: Json = False,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """List incidents: open ones, or all."""
+    from edge.alarm.document import incident_document  # noqa: PLC0415
+    from edge.clock import monotonic_s  # noqa: PLC0415
+
+    journal = _journal(state)
+    cases = journal.cases(limit=limit) if everything else journal.open_cases()[-limit:]
+    documents = [incident_document(case, now_s=monotonic_s()) for case in cases]
+    if as_json:
+        for document in documents:
+            say(json.dumps(document))
+        return
+    if not documents:
+        say("No open incidents." if not everything else "No incidents.")
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table("incident", "kind", "room", "state", "raised", "on floor", "acknowledged by", "outcome")
+    for d in documents:
+        room = " ".join(filter(None, [d["room"], d["bed"]])) or "-"
+        kind = f"{d['kind']}: {d['cause']}" if d.get("cause") else d["kind"]
+        lain = "-" if d["on_floor_s"] is None else _duration(d["on_floor_s"])
+        owner = d["acknowledged"]["by"] if d["acknowledged"] else "NOBODY YET"
+        outcome = d["resolved"]["outcome"] if d["resolved"] else "-"
+        table.add_row(d["incident"], kind, room, d["state"], _short_time(d["raised_at"]), lain, owner, outcome)
+    Console().print(table)
+    say("Next: fallwatch ack INCIDENT, then fallwatch resolve INCIDENT --outcome OUTCOME.")
+
+
+@app.command(epilog="Example: fallwatch ack 0193510c-1c2d-7a00-8000-0123456789ab --by anna")
+def ack(
+    incident: Annotated[str, typer.Argument(help="Its id, or the first characters of it.")],
+    by: By = None,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Acknowledge an incident: you are going. Pages stop."""
+    journal, who = _journal(state), by or getpass.getuser()
+    full = _full_id(journal, incident)
+    owner = journal.acknowledge(full, who)
+    if owner is None:
+        stop(f"incident {full} is closed already", status=1)
+    if owner != who:
+        say(f"{owner} had acknowledged {full} already and is going.")
+    else:
+        say(f"Acknowledged by {who}: {full}. Next: fallwatch resolve {full} --outcome OUTCOME.")
+
+
+@app.command(epilog="Example: fallwatch resolve 0193510c-1c2d-7a00-8000-0123456789ab --outcome fall --by anna")
+def resolve(
+    incident: Annotated[str, typer.Argument(help="Its id, or the first characters of it.")],
+    outcome: Annotated[str, typer.Option("--outcome", help=f"What you found: {', '.join(OUTCOMES)}.")],
+    by: By = None,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Close an incident with what you found."""
+    from edge.core.incident import Outcome  # noqa: PLC0415
+
+    if outcome not in OUTCOMES:
+        stop(f"--outcome {outcome!r} is not known; use one of {', '.join(OUTCOMES)}", status=2)
+    journal = _journal(state)
+    full = _full_id(journal, incident)
+    if not journal.resolve(full, Outcome(outcome), by or getpass.getuser()):
+        stop(f"incident {full} is closed already", status=1)
+    say(f"Closed as {outcome}: {full}.")
+
+
+@app.command(epilog="Example: fallwatch status --json")
+def status(
+    as_json: Json = False,
+    config: Config = DEFAULT_CONFIG,
+    run: Run = DEFAULT_RUN,
+) -> None:
+    """Every source, wearable, pager line and record: well or blind, since when, why. Status 1 if any is blind."""
+    from edge.runfile import read_runfile  # noqa: PLC0415
+
+    settings = load_settings(config)
+    detect, alarm = read_runfile(run / "detect.json"), read_runfile(run / "alarm.json")
+    parts: list[dict[str, Any]] = [_service("detect", detect), _service("alarm", alarm)]
+    fresh = detect if parts[0]["well"] else None
+    stopped = None if fresh else "fall detection stopped"
+    for dongle in settings.dongle:
+        parts.append(_part("receiver", dongle.port, (fresh or {}).get("dongles", {}).get(dongle.port), stopped))
+    for resident in settings.resident:
+        if not resident.wearable:
+            parts.append(_part("wearable", f"resident {resident.id}", None, "no wearable"))
+            continue
+        told = (fresh or {}).get("wearables", {}).get(resident.wearable)
+        parts.append({**_part("wearable", resident.wearable, told, stopped), "room": resident.room})
+    for name, reason in (fresh or {}).get("models_refused", {}).items():
+        parts.append({"part": "model", "name": name, "well": False, "cause": f"refused: {reason}"})
+    fresh = alarm if parts[1]["well"] else None
+    stopped = None if fresh else "alarm service stopped"
+    for name in [*settings.channel_names(), "record"]:
+        part = _part(
+            "record" if name == "record" else "pager", name, (fresh or {}).get("channels", {}).get(name), stopped
+        )
+        if name == "record" and fresh and fresh["record_parked"]:
+            part |= {
+                "well": False,
+                "cause": f"{fresh['record_parked']} entries refused: see fallwatch record parked",
+            }
+        parts.append(part)
+    if not settings.pager:
+        parts.append({"part": "pager", "name": "none", "well": False, "cause": "no pager in the settings"})
+    if settings.mqtt.host:
+        parts.append(
+            _part("mqtt", settings.mqtt.host, (fresh or {}).get("mqtt"), stopped or "broker not connected")
+        )
+    if fresh is not None:
+        parts.append(_part("journal", "journal", fresh["journal"], None))
+    well = all(part["well"] for part in parts)
+    if as_json:
+        say(json.dumps({"home": settings.home.id, "well": well, "parts": parts}))
+    else:
+        _show_status(parts, well)
+    raise SystemExit(0 if well else 1)
+
+
+def _service(name: str, told: dict[str, Any] | None) -> dict[str, Any]:
+    if told is None:
+        return {"part": "service", "name": name, "well": False, "cause": "not running"}
+    if told["age_s"] > STALE_S:
+        return {"part": "service", "name": name, "well": False, "cause": "stuck", "since_s": told["age_s"]}
+    return {"part": "service", "name": name, "well": True, "cause": None}
+
+
+def _part(part: str, name: str, told: dict[str, Any] | None, missing: str | None) -> dict[str, Any]:
+    if told is None:
+        return {
+            "part": part,
+            "name": name,
+            "well": False,
+            "cause": missing or "not known to the service: restart it",
+        }
+    facts = dict(told)
+    well = bool(facts.pop("well"))
+    cause = facts.pop("cause", None)
+    return {"part": part, "name": name, "well": well, "cause": cause or (None if well else missing), **facts}
+
+
+def _show_status(parts: list[dict[str, Any]], well: bool) -> None:
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table("part", "name", "room", "state", "since", "why", "battery", "counted")
+    for part in parts:
+        since = part.get("since_s")
+        counted = " ".join(f"{k} {part[k]}" for k in COUNTED if part.get(k))
+        battery = "" if part.get("battery_pct") is None else f"{part['battery_pct']} %"
+        colour = "green" if part["well"] else "bold red"
+        table.add_row(
+            part["part"],
+            part["name"],
+            part.get("room", ""),
+            f"[{colour}]{'well' if part['well'] else 'BLIND'}[/]",
+            "" if since is None else _duration(since),
+            str(part["cause"] or ""),
+            battery,
+            counted,
+        )
+    Console().print(table)
+    say(
+        "All is well."
+        if well
+        else "Not all is well: see the lines marked BLIND. Residents there are not protected."
+    )
+
+
+COUNTED = ("lost", "duplicates", "forged", "stale", "malformed", "bad_frames", "bad_bytes", "dropped_by_dongle")
+
+
+@record_app.command("show", epilog="Example: fallwatch record show --json")
+def record_show(as_json: Json = False, config: Config = DEFAULT_CONFIG, state: State = DEFAULT_STATE) -> None:
+    """Show what the record on this machine holds."""
+    from edge.sinks.record import EmbeddedRecord  # noqa: PLC0415
+
+    settings = load_settings(config)
+    if settings.record.kind != "embedded":
+        stop(f"the record is the server at {settings.record.base_url}: look there", status=1)
+    path = state / "record.db"
+    entries = EmbeddedRecord(path).entries() if path.exists() else []
+    if as_json:
+        for entry in entries:
+            say(json.dumps(entry))
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table("resource", "when", "room", "status", "text", "incident")
+    for entry in entries:
+        table.add_row(*(str(entry.get(k) or "") for k in ("type", "when", "room", "status", "text", "incident")))
+    Console().print(table)
+    say(f"{len(entries)} entries.")
+
+
+@record_app.command("parked", epilog="Example: fallwatch record parked --retry")
+def record_parked(
+    retry: Annotated[bool, typer.Option("--retry", help="Send them once more.")] = False,
+    as_json: Json = False,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Show what the record refused and a person must look at."""
+    journal = _journal(state)
+    parked = journal.parked("record")
+    for item in parked:
+        if retry:
+            journal.settle(item.key, "waiting")
+        line = {"key": item.key, "incident": item.incident, "reason": item.reason}
+        say(json.dumps(line) if as_json else f"{item.key}: {item.reason}")
+    if not as_json:
+        say(f"{len(parked)} entries{' are sent once more' if retry else ''}.")
+
+
+def _journal(state: Path) -> Any:
+    from edge.journal import Journal, JournalUnavailable  # noqa: PLC0415
+
+    path = state / "journal.db"
+    if not path.exists():
+        stop(f"{path}: there is no journal yet; has fallwatch run with this --state?", status=1)
+    try:
+        return Journal(path)
+    except JournalUnavailable as error:
+        stop(str(error), status=1)
+
+
+def _full_id(journal: Any, start: str) -> str:
+    known = [case.facts.incident for case in journal.cases(limit=100_000)]
+    found = [full for full in known if full == start] or [full for full in known if full.startswith(start)]
+    if len(found) != 1:
+        stop(
+            f"{'no' if not found else 'more than one'} incident {start!r} is known: see fallwatch incidents",
+            status=1,
+        )
+    return str(found[0])
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _short_time(text: str) -> str:
+    return text[:19].replace("T", " ")

@@ -1,0 +1,171 @@
+"""Commands that run services, and those that pair wearables."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from edge.cli import Config, Run, State, app, begin_service, say, stop
+from edge.settings import DEFAULT_CONFIG, DEFAULT_RUN, DEFAULT_STATE, WEARABLE_PATTERN, load_settings
+
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
+RESTART_AFTER_S = (0.2, 5.0)
+
+
+def _on_signal(stop_service: Callable[[], None]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop_service())
+
+
+@app.command(epilog="Example: fallwatch detect --config fallwatch.toml --state state --run run")
+def detect(
+    config: Config = DEFAULT_CONFIG, state: State = DEFAULT_STATE, run: Run = DEFAULT_RUN, verbose: Verbose = False
+) -> None:
+    """Sensors to incidents: the service that reads wearables and decides."""
+    settings = begin_service(config, state, run, verbose=verbose)
+    from edge.detect.service import DetectService  # noqa: PLC0415  # numpy and onnxruntime stay out of the rest
+
+    service = DetectService(settings, state, run)
+    _on_signal(service.stop)
+    service.run()
+
+
+@app.command(epilog="Example: fallwatch alarm --config fallwatch.toml --state state --run run")
+def alarm(
+    config: Config = DEFAULT_CONFIG, state: State = DEFAULT_STATE, run: Run = DEFAULT_RUN, verbose: Verbose = False
+) -> None:
+    """Incidents to people and the care record: the service that pages until somebody answers."""
+    settings = begin_service(config, state, run, verbose=verbose)
+    from edge.alarm.service import AlarmService  # noqa: PLC0415  # one service does not load the other
+
+    service = AlarmService(settings, state, run)
+    _on_signal(service.stop)
+    service.run()
+
+
+@app.command(epilog="Example: fallwatch run --config fallwatch.toml --state state --run run")
+def run(
+    config: Config = DEFAULT_CONFIG, state: State = DEFAULT_STATE, run: Run = DEFAULT_RUN, verbose: Verbose = False
+) -> None:
+    """All services of one home in the foreground; one that ends is started again."""
+    begin_service(config, state, run, verbose=verbose)
+    options = ["--config", str(config), "--state", str(state), "--run", str(run)] + ["--verbose"] * verbose
+    commands = {name: [sys.executable, "-m", "edge.cli", name, *options] for name in ("detect", "alarm")}
+    stopping = False
+
+    def on_stop() -> None:
+        nonlocal stopping
+        stopping = True
+
+    _on_signal(on_stop)
+    children: dict[str, subprocess.Popen[bytes]] = {}
+    next_start_s = dict.fromkeys(commands, 0.0)
+    pause_s = dict.fromkeys(commands, RESTART_AFTER_S[0])
+    started_s: dict[str, float] = {}
+    while not stopping:
+        now_s = time.monotonic()
+        for name, command in commands.items():
+            child = children.get(name)
+            if child is not None and child.poll() is not None:
+                say(f"{name} ended with status {child.returncode}: starting it again")
+                del children[name]
+                # One that ran for a while begins again at once; one that cannot start is not hurried.
+                well = now_s - started_s[name] > 2 * RESTART_AFTER_S[1]
+                pause_s[name] = RESTART_AFTER_S[0] if well else min(2 * pause_s[name], RESTART_AFTER_S[1])
+                next_start_s[name] = now_s + (0.0 if well else pause_s[name] / 2)
+            if name not in children and now_s >= next_start_s[name]:
+                children[name] = subprocess.Popen(command, start_new_session=True)  # noqa: S603
+                started_s[name] = now_s
+        time.sleep(0.1)
+    for child in children.values():
+        child.terminate()
+    for child in children.values():
+        try:
+            child.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+@app.command(epilog="Example: fallwatch pair 0042 --resident r12")
+def pair(
+    wearables: Annotated[
+        list[str] | None, typer.Argument(metavar="[WEARABLE]...", help="Ids, as printed on them.")
+    ] = None,
+    wearable: Annotated[str | None, typer.Option("--wearable", help="The same as the argument.")] = None,
+    resident: Annotated[
+        str | None, typer.Option("--resident", help="Who wears it; noted in the settings.")
+    ] = None,
+    everyone: Annotated[
+        bool, typer.Option("--all", help="Every wearable of the settings that has no key.")
+    ] = False,
+    config: Config = DEFAULT_CONFIG,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Make and store the key of a wearable, and bind it to a resident."""
+    from edge.keys import KeyStore, KeyUnusable  # noqa: PLC0415
+
+    settings = load_settings(config)
+    store = KeyStore(settings.secrets, state)
+    names = [*(wearables or []), *([wearable] if wearable else [])]
+    if everyone:
+        known = set(store.wearables())
+        names += [r.wearable for r in settings.resident if r.wearable and r.wearable not in known]
+        if not names:
+            say("Every wearable of the settings has a key already.")
+            return
+    if not names:
+        stop("which wearable? Give its id, such as: fallwatch pair 0042 --resident r12", status=2)
+    for name in names:
+        if not WEARABLE_PATTERN.fullmatch(name):
+            stop(f"{name!r} is no wearable; use 1 to 8 letters, digits or '-', as printed on it", status=2)
+        bound = settings.resident_of(name)
+        if resident is None and bound is None:
+            stop(f"wearable {name} has no resident in {config}; add --resident ID", status=1)
+        if resident is not None and (bound is None or bound.id != resident):
+            from edge.cli.edit import bind_wearable  # noqa: PLC0415
+
+            settings = bind_wearable(config, resident, name)
+        try:
+            store.make(name)
+        except (KeyUnusable, OSError) as error:
+            stop(f"wearable {name}: its key cannot be stored: {error}", status=1)
+        bound = settings.resident_of(name)
+        assert bound is not None
+        say(f"Wearable {name} is paired: resident {bound.id}, room {bound.room}.")
+    say("Next: restart the service (systemctl restart fallwatch-detect), then see fallwatch status.")
+
+
+@app.command(epilog="Example: fallwatch unpair 0042")
+def unpair(
+    wearables: Annotated[list[str] | None, typer.Argument(metavar="WEARABLE...", help="Ids of wearables.")] = None,
+    wearable: Annotated[str | None, typer.Option("--wearable", help="The same as the argument.")] = None,
+    config: Config = DEFAULT_CONFIG,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Wipe the key of a wearable and take it from its resident."""
+    from edge.cli.edit import bind_wearable  # noqa: PLC0415
+    from edge.keys import KeyStore  # noqa: PLC0415
+
+    settings = load_settings(config)
+    store = KeyStore(settings.secrets, state)
+    names = [*(wearables or []), *([wearable] if wearable else [])]
+    if not names:
+        stop("which wearable? Give its id, such as: fallwatch unpair 0042", status=2)
+    unknown = False
+    for name in names:
+        wiped, bound = store.wipe(name), settings.resident_of(name)
+        if bound is not None:
+            settings = bind_wearable(config, bound.id, "")
+        if wiped or bound is not None:
+            say(f"Wearable {name} is unpaired; its key is wiped.")
+        else:
+            say(f"Wearable {name} is not known here.")
+            unknown = True
+    raise SystemExit(1 if unknown else 0)

@@ -1,0 +1,395 @@
+"""The detect service: one process, all sensors, every incident in the journal before anyone hears of it."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import queue
+import threading
+from collections import deque
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from edge.clock import clock_ok, monotonic_s, utc_now
+from edge.core.detector import FallDetected, MotionChanged
+from edge.core.incident import Incident, Kind, Outcome, State, new_incident_id, utc_text
+from edge.core.supervision import Cause, Sight, Watch, cause_of
+from edge.detect.pipeline import Found, News, Pipeline, Pressed
+from edge.journal import Journal, JournalUnavailable
+from edge.keys import KeyStore
+from edge.runfile import write_runfile
+from edge.settings import ResidentSettings, Settings
+from firmware_bridge.dongle import DongleEvent, DonglePort, Lost, Opened, Received
+from firmware_bridge.session import SealRefused
+from firmware_bridge.wire import AcknowledgeButton, Downlink, encode_frame
+from models.card import BUNDLES, BundleRefused, shipped
+from models.scorer import Scorer
+
+log = logging.getLogger(__name__)
+
+QUEUE_READS = 1000  # waiting reads of all dongles; more means that this process cannot keep up
+TICK_S = 1.0
+DONGLE_GRACE_S = 20.0  # a receiver gone for so long is told to a person
+AGAIN_WITHIN_S = 120.0  # a further fall so soon joins the incident nobody has answered yet
+SAME_IMPACT_S = 10.0  # an impact this near a known one is the same, seen again after a restart
+
+
+class DetectService:
+    """Reads, decides, commits; see `run`."""
+
+    def __init__(self, settings: Settings, state: Path, run: Path) -> None:
+        self._settings = settings
+        self._run_file = run / "detect.json"
+        self._journal_path = state / "journal.db"
+        self._journal: Journal | None = None
+        self._unwritten: deque[tuple[Incident, dict[str, Any]]] = deque()
+        self._events: queue.Queue[DongleEvent] = queue.Queue(QUEUE_READS)
+        self._stop = threading.Event()
+        self._ports = {d.port: DonglePort(d.port, d.baud) for d in settings.dongle}
+        self._residents = {r.wearable: r for r in settings.resident if r.wearable}
+        self._gateway = KeyStore(settings.secrets, state).gateway(self._residents)
+        self.refused: dict[str, str] = {}  # model bundles that must not run, and why
+        by_placement = {p: self._load(p) for p in sorted({r.placement for r in self._residents.values()})}
+        self._scorers = {p: s for p, s in by_placement.items() if s is not None}
+        self._pipeline = Pipeline(
+            self._gateway, {w: by_placement[r.placement] for w, r in self._residents.items()}
+        )
+        self._dongle_lost: dict[str, tuple[float, str]] = {}  # port: since, why
+        self._wearable_watch = {wearable: Watch() for wearable in self._residents}
+        self._home_watch = Watch()
+        self._blind: dict[str, str] = {}  # wearable, or "" for all: the open technical incident
+        self._latest: dict[str, tuple[str, float]] = {}  # wearable: its last fall's incident, impact (monotonic)
+        self._pressed: dict[str, tuple[str, str]] = {}  # wearable: the press last committed, its incident
+        self._dropped_reads = 0
+
+    def stop(self) -> None:
+        """Ask `run` to end; safe in a signal handler."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Work until `stop`."""
+        self._open_journal()
+        self._recall()
+        threads = [
+            threading.Thread(target=port.run, args=(self._put, self._stop), name=f"dongle-{i}", daemon=True)
+            for i, port in enumerate(self._ports.values(), start=1)
+        ]
+        now_s = self._begun_s = monotonic_s()
+        for port in self._ports:
+            self._dongle_lost[port] = (now_s, "not opened yet")
+        for thread in threads:
+            thread.start()
+        # What lives now lives as long as the process: keep the collector's pauses out of the decisions.
+        gc.collect()
+        gc.freeze()
+        self._tick(now_s)
+        log.info("detect is ready: %d wearables, %d receivers", len(self._residents), len(self._ports))
+        next_tick_s = now_s + TICK_S
+        while not self._stop.is_set():
+            with contextlib.suppress(queue.Empty):
+                self._on_dongle(self._events.get(timeout=max(next_tick_s - monotonic_s(), 0.001)))
+            now_s = monotonic_s()
+            if now_s >= next_tick_s:
+                self._tick(now_s)
+                next_tick_s = now_s + TICK_S
+        for thread in threads:
+            thread.join(timeout=2.0)
+        self._gateway.stop()
+        self._flush_unwritten()
+        if self._journal is not None:
+            self._journal.close()
+
+    # -- dongles ------------------------------------------------------------------------------
+
+    def _put(self, event: DongleEvent) -> None:
+        """Hand over what a dongle's thread read; never blocks it for long."""
+        try:
+            self._events.put(event, timeout=1.0)
+        except queue.Full:
+            self._dropped_reads += 1
+
+    def _on_dongle(self, event: DongleEvent) -> None:
+        match event:
+            case Received(port=port, data=data, received_s=received_s):
+                self._on_news(self._pipeline.feed(port, data, received_s))
+            case Opened(port=port):
+                self._dongle_lost.pop(port, None)
+            case Lost(port=port, reason=reason):
+                self._dongle_lost.setdefault(port, (monotonic_s(), reason))
+
+    def _on_news(self, all_news: list[News]) -> None:
+        for news in all_news:
+            match news:
+                case Found(wearable=wearable, finding=FallDetected() as fall, impact_at_s=impact_at_s):
+                    self._on_fall(wearable, fall, impact_at_s)
+                case Found(wearable=wearable, finding=MotionChanged() as change):
+                    if wearable in self._latest:
+                        self._note(self._latest[wearable][0], "motion", motion=change.motion)
+                case Pressed() as pressed:
+                    self._on_pressed(pressed)
+
+    def _on_fall(self, wearable: str, fall: FallDetected, impact_at_s: float) -> None:
+        known = self._latest.get(wearable)
+        if known is not None:
+            apart_s = abs(impact_at_s - known[1])
+            if apart_s < SAME_IMPACT_S:
+                return
+            if apart_s < AGAIN_WITHIN_S and self._is_unanswered(known[0]):
+                self._latest[wearable] = (known[0], impact_at_s)
+                self._note(known[0], "again", probability=fall.probability)
+                return
+        kind = Kind.LONG_LIE if fall.long_lie else Kind.FALL
+        card = self._scorers[self._residents[wearable].placement].card
+        incident = self._commit(
+            kind, wearable, impact_at_s=impact_at_s, probability=fall.probability, model=card.name
+        )
+        self._latest[wearable] = (incident, impact_at_s)
+
+    def _on_pressed(self, pressed: Pressed) -> None:
+        button, wearable = pressed.button, pressed.wearable
+        press = f"{button.boot}:{button.press}"
+        if self._pressed.get(wearable, ("", ""))[0] != press:
+            incident = self._commit(Kind.HELP_BUTTON, wearable, impact_at_s=pressed.received_s, press=press)
+            self._pressed[wearable] = (press, incident)
+        # Only now may the wearable stop repeating it.
+        self._send(wearable, AcknowledgeButton(button.boot, button.press))
+
+    def _send(self, wearable: str, command: AcknowledgeButton) -> None:
+        try:
+            packet = self._gateway.seal(wearable, command)
+        except SealRefused as error:
+            log.warning("%s", error)
+            return
+        self._send_packet(packet)
+
+    def _send_packet(self, packet: bytes) -> None:
+        """Send through every receiver: whichever the wearable hears."""
+        for port in self._ports.values():
+            port.send(encode_frame(Downlink(packet)))
+
+    # -- journal ------------------------------------------------------------------------------
+
+    def _commit(self, kind: Kind, wearable: str | None, *, cause: str | None = None, **details: Any) -> str:
+        """Mint an incident and put it on disk; if the disk refuses, hand it over in memory and keep trying."""
+        now_s, now = monotonic_s(), utc_now()
+        resident = self._residents.get(wearable or "")
+        impact_at_s = details.pop("impact_at_s", None)
+        incident = Incident(
+            incident=new_incident_id(),
+            home=self._settings.home.id,
+            kind=kind,
+            raised_at=now,
+            impact_at=None if impact_at_s is None else now - timedelta(seconds=max(now_s - impact_at_s, 0.0)),
+            clock_ok=clock_ok(),
+            wearable=wearable,
+            cause=cause,
+            probability=details.pop("probability", None),
+            model=details.pop("model", None),
+            **_whereabouts(resident),
+        )
+        body = {"since_impact_s": round(now_s - (impact_at_s or now_s), 3), **details}
+        self._unwritten.append((incident, body))
+        self._flush_unwritten()
+        log.info("%s raised for room %s: %s", kind, incident.room, incident.incident)
+        return incident.incident
+
+    def _flush_unwritten(self) -> None:
+        while self._unwritten:
+            incident, body = self._unwritten[0]
+            try:
+                if self._journal is None:
+                    self._journal = Journal(self._journal_path)
+                self._journal.raise_incident(incident, **body)
+            except JournalUnavailable as error:
+                log.error("incident %s is not on disk yet: %s", incident.incident, error)
+                self._heartbeat(monotonic_s())  # the way around: the alarm service reads it there
+                return
+            self._unwritten.popleft()
+
+    def _note(self, incident: str, kind: str, **body: Any) -> None:
+        try:
+            if self._journal is not None:
+                self._journal.add(incident, kind, **body)
+        except JournalUnavailable as error:
+            log.error("%s of incident %s is not noted: %s", kind, incident, error)
+
+    def _is_unanswered(self, incident: str) -> bool:
+        try:
+            case = self._journal.case(incident) if self._journal is not None else None
+        except JournalUnavailable:
+            return False
+        return case is not None and case.state in {State.RAISED, State.PAGED}
+
+    def _open_journal(self) -> None:
+        try:
+            self._journal = Journal(self._journal_path)
+        except JournalUnavailable as error:
+            log.error("%s", error)
+
+    def _recall(self) -> None:
+        """Remember from the journal what an earlier run of this service had raised."""
+        try:
+            cases = self._journal.cases(limit=200) if self._journal is not None else []
+        except JournalUnavailable:
+            return
+        now_s, now = monotonic_s(), utc_now()
+        for case in cases:
+            facts, raised = case.facts, case.first("raised")
+            closed = case.state is State.RESOLVED
+            if raised is None or (facts.wearable or "") not in {"", *self._residents}:
+                continue
+            if facts.kind is Kind.BLIND and not closed and facts.cause != Cause.DETECT_SILENT:
+                self._blind[facts.wearable or ""] = facts.incident
+            elif facts.kind in {Kind.FALL, Kind.LONG_LIE} and facts.wearable and facts.impact_at:
+                ago_s = case.elapsed_s(raised, now_s=now_s) + float(raised.body.get("since_impact_s", 0.0))
+                if not closed or (now - facts.impact_at).total_seconds() < AGAIN_WITHIN_S:
+                    self._latest[facts.wearable] = (facts.incident, now_s - ago_s)
+            elif facts.kind is Kind.HELP_BUTTON and facts.wearable:
+                self._pressed[facts.wearable] = (str(raised.body.get("press")), facts.incident)
+
+    # -- once a second ------------------------------------------------------------------------
+
+    def _tick(self, now_s: float) -> None:
+        self._on_news(self._pipeline.on_timer(now_s))
+        for _, packet in self._gateway.proofs_due(now_s):
+            self._send_packet(packet)
+        self._flush_unwritten()
+        self._supervise(now_s)
+        self._heartbeat(now_s)
+
+    def _supervise(self, now_s: float) -> None:
+        home_cause = self._home_cause()
+        self._home_watch.observe(home_cause, now_s=now_s)
+        self._tell("", self._home_watch, now_s=now_s, after_s=DONGLE_GRACE_S)
+        for wearable, watch in self._wearable_watch.items():
+            cause = cause_of(self._sight(wearable), now_s=now_s, silence_s=self._settings.detect.silence_s)
+            watch.observe(cause, now_s=now_s)
+            if home_cause is None:  # one page for what hits all, not one for each wearable
+                self._tell(wearable, watch, now_s=now_s, after_s=self._settings.detect.blind_page_s)
+
+    def _tell(self, wearable: str, watch: Watch, *, now_s: float, after_s: float) -> None:
+        """Raise a technical incident that is overdue; close it when its cause has gone."""
+        open_incident = self._blind.get(wearable)
+        if open_incident is None and watch.overdue(now_s=now_s, after_s=after_s):
+            assert watch.cause is not None
+            self._blind[wearable] = self._commit(Kind.BLIND, wearable or None, cause=watch.cause.value)
+        elif open_incident is not None and watch.cause is None:
+            try:
+                if self._journal is not None:
+                    self._journal.resolve(open_incident, Outcome.RESTORED, "fallwatch")
+                    del self._blind[wearable]
+            except JournalUnavailable as error:
+                log.error("%s", error)
+
+    def _home_cause(self) -> Cause | None:
+        """Return what blinds more than one wearable."""
+        if self._ports and len(self._dongle_lost) == len(self._ports):
+            return Cause.DONGLE_GONE
+        placements = {r.placement for r in self._residents.values()}
+        return Cause.NO_MODEL if placements - set(self._scorers) else None
+
+    def _sight(self, wearable: str) -> Sight:
+        wearer, session = self._pipeline.wearers[wearable], self._gateway.session(wearable)
+        return Sight(
+            has_key=session is not None,
+            has_model=wearer.scorer is not None,
+            proved=session is not None and session.proved,
+            heard_s=wearer.heard_s,
+            battery_pct=wearer.status.battery_pct if wearer.status else None,
+            charging=wearer.charging,
+            worn=wearer.worn,
+        )
+
+    def _heartbeat(self, now_s: float) -> None:
+        write_runfile(
+            self._run_file,
+            {
+                "windows": self._pipeline.windows,
+                "dropped_reads": self._dropped_reads,
+                "models": {p: s.card.name for p, s in self._scorers.items()},
+                "models_refused": self.refused,
+                "radio": {"unknown_wearable": self._gateway.unknown, "unreadable": self._gateway.unreadable},
+                "dongles": {port: self._dongle_words(port, now_s) for port in self._ports},
+                "wearables": {w: self._wearable_words(w, now_s) for w in self._residents},
+                "unwritten": [_as_document(incident, body) for incident, body in self._unwritten],
+            },
+        )
+
+    def _dongle_words(self, port: str, now_s: float) -> dict[str, Any]:
+        lost, dongle = self._dongle_lost.get(port), self._pipeline.dongles.get(port)
+        return {
+            "well": lost is None,
+            "cause": lost[1] if lost else None,
+            "since_s": round(now_s - lost[0], 1) if lost else None,
+            "bad_frames": dongle.decoder.bad_frames if dongle else 0,
+            "bad_bytes": dongle.decoder.bad_bytes if dongle else 0,
+            "dropped_by_dongle": dongle.status.frames_dropped if dongle and dongle.status else 0,
+        }
+
+    def _wearable_words(self, wearable: str, now_s: float) -> dict[str, Any]:
+        watch, wearer = self._wearable_watch[wearable], self._pipeline.wearers[wearable]
+        session, counts = self._gateway.session(wearable), wearer.timeline.counts
+        radio = session.counts if session else None
+        return {
+            "well": watch.cause is None,
+            "cause": watch.cause,
+            "since_s": None if watch.since_s is None else round(now_s - watch.since_s, 1),
+            "heard_s_ago": None if wearer.heard_s is None else round(now_s - wearer.heard_s, 1),
+            "rssi_dbm": wearer.rssi_dbm,
+            "battery_pct": wearer.status.battery_pct if wearer.status else None,
+            "rate_hz": wearer.rate_hz,
+            "range_g": wearer.range_g,
+            "samples": counts.samples,
+            "lost": counts.lost,
+            "duplicates": counts.duplicates,
+            "forged": radio.forged if radio else 0,
+            "stale": radio.stale if radio else 0,
+            "malformed": radio.malformed if radio else 0,
+        }
+
+    # -- models -------------------------------------------------------------------------------
+
+    def _load(self, placement: str) -> Scorer | None:
+        """Return the wanted model, or the newest shipped one that may run; say which were refused."""
+        wanted = getattr(self._settings.detect, f"{placement}_model")
+        folders = [BUNDLES / wanted if "/" not in wanted else Path(wanted)] if wanted else []
+        older = sorted(BUNDLES.glob(f"{placement}-*"), key=lambda p: p.name, reverse=True)
+        try:
+            folders += [shipped(placement), *older]
+        except BundleRefused as error:
+            self.refused[f"{placement}-*"] = error.reason
+        for folder in dict.fromkeys(folders):
+            try:
+                scorer = Scorer(folder)
+            except BundleRefused as error:
+                self.refused[folder.name] = error.reason
+                log.error("model is refused: %s", error)
+                continue
+            if scorer.card.placement == placement:
+                return scorer
+            self.refused[folder.name] = f"is for the {scorer.card.placement}, not the {placement}"
+        return None
+
+
+_NOWHERE = {"resident": None, "room": None, "bed": None, "placement": None}
+
+
+def _whereabouts(resident: ResidentSettings | None) -> dict[str, Any]:
+    if resident is None:
+        return _NOWHERE
+    return {
+        "resident": resident.id,
+        "room": resident.room,
+        "bed": resident.bed or None,
+        "placement": resident.placement,
+    }
+
+
+def _as_document(incident: Incident, body: dict[str, Any]) -> dict[str, Any]:
+    """Put an incident into the heartbeat, for when the journal cannot take it."""
+    document = {name: getattr(incident, name) for name in Incident.__dataclass_fields__}
+    document["raised_at"] = utc_text(incident.raised_at)
+    document["impact_at"] = None if incident.impact_at is None else utc_text(incident.impact_at)
+    return {"incident": document, "body": body}
