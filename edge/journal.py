@@ -23,6 +23,7 @@ from edge.core.incident import Incident, Kind, Outcome, State, parse_utc, utc_te
 log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_S = 5.0
+JOURNAL_FILE = "journal.db"
 SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE incident (id TEXT PRIMARY KEY, body TEXT NOT NULL, closed INTEGER NOT NULL DEFAULT 0);

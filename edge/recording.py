@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from edge.core.detector import FallDetected
-from edge.core.incident import Kind
-from edge.core.replay import replay
 from models.preprocess import Accel, Times, respace
-from models.scorer import Scorer
 
 HEADER = ["time_s", "x_g", "y_g", "z_g"]
 PLAUSIBLE_G = 200.0  # no body-worn sensor says more; such a row is damage
@@ -137,33 +131,3 @@ def _drop_stray_times(t_s: Times, table: Times) -> tuple[Times, Times, int]:
         return t_s, table, 0
     t_s = t_s[good] - t_s[good][0]
     return t_s, table[good], int(np.count_nonzero(~good))
-
-
-def replay_file(name: str, placement: str | None, scorer_for: Callable[[str], Scorer]) -> dict[str, Any]:
-    """Replay one recording and return the contract's line about it.
-
-    Raises:
-        RecordingUnreadable: it has no usable rows.
-    """
-    recording = read_recording(name)
-    worn_at = placement or recording.placement or "wrist"
-    scorer = scorer_for(worn_at)
-    findings = replay([(run.t_s, run.accel_g) for run in recording.runs], scorer)
-    alarms = [
-        {
-            "kind": Kind.LONG_LIE if fall.long_lie else Kind.FALL,
-            "impact_s": max(fall.impact_s, 0.0),
-            "raised_s": max(fall.raised_s, fall.impact_s, 0.0),
-            "probability": fall.probability,
-        }
-        for fall in findings
-        if isinstance(fall, FallDetected)
-    ]
-    return {
-        "recording": name,
-        "duration_s": recording.duration_s,
-        "placement": worn_at,
-        "model": scorer.card.name,
-        "alarms": alarms,
-        "bad_rows": recording.bad_rows,
-    }

@@ -97,13 +97,19 @@ def read_card(folder: Path) -> Card:
     return card
 
 
-def shipped(placement: str) -> Path:
-    """Return the newest shipped bundle for a placement, such as ``models/wrist-2``.
+def shipped(placement: str) -> list[Path]:
+    """Return the shipped bundles for a placement, such as ``models/wrist-2``, the newest first."""
+    cards = BUNDLES.glob(f"{placement}-*/card.json")
+    return sorted((card.parent for card in cards), key=lambda f: int(f.name.rpartition("-")[2]), reverse=True)
+
+
+def newest(placement: str) -> Path:
+    """Return the newest shipped bundle for a placement.
 
     Raises:
         BundleRefused: none is shipped.
     """
-    found = sorted(BUNDLES.glob(f"{placement}-*/card.json"), key=lambda p: int(p.parent.name.rpartition("-")[2]))
-    if not found:
+    folders = shipped(placement)
+    if not folders:
         raise BundleRefused(BUNDLES / f"{placement}-*", f"no model for {placement} is installed")
-    return found[-1].parent
+    return folders[0]

@@ -23,7 +23,7 @@ from edge.core.escalation import Call, Escalation, Policy, Words
 from edge.core.incident import Incident, Kind, Outcome, new_incident_id, parse_utc
 from edge.core.supervision import Cause
 from edge.core.words import page_text
-from edge.journal import Case, Event, Journal, JournalUnavailable, OutboxItem
+from edge.journal import JOURNAL_FILE, Case, Event, Journal, JournalUnavailable, OutboxItem
 from edge.runfile import read_runfile, write_runfile
 from edge.settings import ResidentSettings, Settings
 from edge.sinks import Page, Urgency, fhir
@@ -58,7 +58,7 @@ class AlarmService:
             follow_up_s=settings.escalation.follow_up_s,
         )
         self._residents = {r.id: r for r in settings.resident}
-        self._journal_path = state / "journal.db"
+        self._journal_path = state / JOURNAL_FILE
         self._journal: Journal | None = None
         self._journal_error: tuple[float, str] | None = None  # since when, why
         self._notes: deque[Callable[[Journal], object]] = deque(maxlen=WAITING_NOTES_MOST)
@@ -253,7 +253,7 @@ class AlarmService:
                     urgency=urgency,
                     cancel=call.words is Words.CANCELLED,
                 )
-                worker.submit((call, page), urgency=urgency)
+                worker.submit(page, urgency=urgency, tag=call)
 
     def _text(self, facts: Incident, words: Words, minutes: int = 0) -> str:
         moment = facts.impact_at or facts.raised_at
@@ -261,7 +261,8 @@ class AlarmService:
         return page_text(facts, words, local_time=local, minutes=minutes)
 
     def _on_page(self, report: Report) -> None:
-        call, page = report.item
+        call: Call = report.tag
+        page: Page = report.item
         escalation = self._escalations.get(call.incident)
         accepted = not report.error
         taken_key = (call.incident, call.number, page.to)

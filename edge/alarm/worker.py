@@ -34,6 +34,7 @@ class Report:
     sink: str
     item: Any
     at: datetime
+    tag: Any = None  # what the submitter wants back with it
     error: str = ""  # empty: taken
     rejected: bool = False
 
@@ -46,7 +47,7 @@ class Worker:
         self._sink = sink
         self._report = report
         self._check_every_s = check_every_s
-        self._queue: queue.PriorityQueue[tuple[int, int, Any]] = queue.PriorityQueue(WAITING_MOST)
+        self._queue: queue.PriorityQueue[tuple[int, int, Any, Any]] = queue.PriorityQueue(WAITING_MOST)
         self._number = itertools.count()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -55,12 +56,12 @@ class Worker:
         """Begin to work, with a check."""
         self._thread.start()
 
-    def submit(self, item: Any, *, urgency: int = 1) -> None:
+    def submit(self, item: Any, *, urgency: int = 1, tag: Any = None) -> None:
         """Queue an item; lower urgency numbers first. A full queue is reported like an absent far end."""
         try:
-            self._queue.put_nowait((urgency, next(self._number), item))
+            self._queue.put_nowait((urgency, next(self._number), item, tag))
         except queue.Full:
-            self._report(Report(self.name, item, utc_now(), f"{WAITING_MOST} items wait already"))
+            self._report(Report(self.name, item, utc_now(), tag, f"{WAITING_MOST} items wait already"))
 
     def stop(self, timeout_s: float = 2.0) -> None:
         """End after the item in hand, or leave it to its fate when it hangs."""
@@ -68,21 +69,21 @@ class Worker:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        self._do(None)
+        self._do(None, None)
         wait_s = self._check_every_s
         while not self._stop.is_set():
             try:
-                _, _, item = self._queue.get(timeout=min(wait_s, 0.5))
+                _, _, item, tag = self._queue.get(timeout=min(wait_s, 0.5))
             except queue.Empty:
                 wait_s -= 0.5
                 if wait_s > 0:
                     continue
-                item = None
-            self._do(item)
+                item = tag = None
+            self._do(item, tag)
             wait_s = self._check_every_s
         self._sink.close()
 
-    def _do(self, item: Any) -> None:
+    def _do(self, item: Any, tag: Any) -> None:
         error, rejected = "", False
         try:
             if item is None:
@@ -94,4 +95,4 @@ class Worker:
         except Exception as unforeseen:  # whatever a library throws must not end the channel
             log.exception("%s failed in a way nobody foresaw", self.name)
             error = f"{type(unforeseen).__name__} (see the log)"
-        self._report(Report(self.name, item, utc_now(), error, rejected))
+        self._report(Report(self.name, item, utc_now(), tag, error, rejected))

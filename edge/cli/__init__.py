@@ -75,6 +75,7 @@ def begin_service(config: Path, state: Path, run: Path, *, verbose: bool) -> Set
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(levelname)s %(name)s: %(message)s", force=True
     )
+    os.umask(0o027)  # journal and record are about people
     for folder, option in ((state, "--state"), (run, "--run")):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +85,7 @@ def begin_service(config: Path, state: Path, run: Path, *, verbose: bool) -> Set
 
 
 def _register() -> None:
-    from edge.cli import develop, people, services  # noqa: F401, PLC0415  # they add themselves to app
+    from edge.cli import develop, people, services  # noqa: F401  # they add themselves to app
 
 
 _register()

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edge.cli import Config, Json, State, app, say, stop
 from edge.settings import DEFAULT_CONFIG, DEFAULT_STATE, load_settings
+
+if TYPE_CHECKING:
+    from models.scorer import Scorer
 
 
 @app.command(epilog="Example: fallwatch replay --placement wrist --json tests/data/fall-forward-wrist.csv")
@@ -21,10 +25,10 @@ def replay(
     model: Annotated[Path | None, typer.Option("--model", help="Folder of a model bundle.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Recordings through the pipeline of the daemon, in virtual time."""
-    from edge.recording import RecordingUnreadable, replay_file  # noqa: PLC0415
-    from models.card import BundleRefused, shipped  # noqa: PLC0415
-    from models.scorer import Scorer  # noqa: PLC0415
+    """Replay recordings through the pipeline of the daemon, in virtual time."""
+    from edge.recording import RecordingUnreadable
+    from models.card import BundleRefused, newest
+    from models.scorer import Scorer
 
     if placement not in {None, "wrist", "waist"}:
         stop(f"--placement {placement!r} is not known; use wrist or waist", status=2)
@@ -32,7 +36,7 @@ def replay(
 
     def scorer_for(worn_at: str) -> Scorer:
         try:
-            folder = model or shipped(worn_at)
+            folder = model or newest(worn_at)
             if folder not in scorers:
                 scorers[folder] = Scorer(folder)
         except BundleRefused as error:
@@ -42,12 +46,46 @@ def replay(
     failed = False
     for name in files:
         try:
-            result: dict[str, Any] = replay_file(name, placement, scorer_for)
+            result: dict[str, Any] = _replay_one(name, placement, scorer_for)
         except RecordingUnreadable as error:
             failed = True
             result = {"recording": name, "error": error.reason}
         say(json.dumps(result) if as_json else _replay_line(result))
     raise SystemExit(1 if failed else 0)
+
+
+def _replay_one(name: str, placement: str | None, scorer_for: Callable[[str], Scorer]) -> dict[str, Any]:
+    """Replay one recording and return the contract's line about it.
+
+    Raises:
+        RecordingUnreadable: it has no usable rows.
+    """
+    from edge.core.detector import FallDetected
+    from edge.core.incident import Kind
+    from edge.core.replay import replay as replay_runs
+    from edge.recording import read_recording
+
+    recording = read_recording(name)
+    worn_at = placement or recording.placement or "wrist"
+    scorer = scorer_for(worn_at)
+    alarms = [
+        {
+            "kind": Kind.LONG_LIE if fall.long_lie else Kind.FALL,
+            "impact_s": max(fall.impact_s, 0.0),
+            "raised_s": max(fall.raised_s, fall.impact_s, 0.0),
+            "probability": fall.probability,
+        }
+        for fall in replay_runs([(run.t_s, run.accel_g) for run in recording.runs], scorer)
+        if isinstance(fall, FallDetected)
+    ]
+    return {
+        "recording": name,
+        "duration_s": recording.duration_s,
+        "placement": worn_at,
+        "model": scorer.card.name,
+        "alarms": alarms,
+        "bad_rows": recording.bad_rows,
+    }
 
 
 def _replay_line(result: dict[str, Any]) -> str:
@@ -80,8 +118,8 @@ def simulate(
     state: State = DEFAULT_STATE,
 ) -> None:
     """Play recordings as wearables of a virtual dongle on a pty, in real time times the speed."""
-    from edge.simulate import NotPlayable, virtual_dongle  # noqa: PLC0415
-    from firmware_bridge.virtual import DonglePty  # noqa: PLC0415
+    from edge.simulate import NotPlayable, virtual_dongle
+    from firmware_bridge.virtual import DonglePty
 
     settings = load_settings(config)
     try:
@@ -108,7 +146,7 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Speed and memory of the real path on one core: bytes, decryption, timeline, network, decision."""
-    from edge.bench import run_bench  # noqa: PLC0415
+    from edge.bench import run_bench
 
     result = run_bench(wearables, seconds, quiet=as_json)
     say(json.dumps(result) if as_json else "\n".join(f"{k:>24}: {v}" for k, v in result.items()))
@@ -119,6 +157,6 @@ def demo(
     record: Annotated[Path | None, typer.Option("--keep", help="Folder to keep journal and record in.")] = None,
 ) -> None:
     """Show the main job with virtual wearables and a virtual pager: one of six people falls."""
-    from edge.demo import run_demo  # noqa: PLC0415
+    from edge.demo import run_demo
 
     raise SystemExit(run_demo(record))

@@ -28,8 +28,8 @@ def incidents(
     state: State = DEFAULT_STATE,
 ) -> None:
     """List incidents: open ones, or all."""
-    from edge.alarm.document import incident_document  # noqa: PLC0415
-    from edge.clock import monotonic_s  # noqa: PLC0415
+    from edge.alarm.document import incident_document
+    from edge.clock import monotonic_s
 
     journal = _journal(state)
     cases = journal.cases(limit=limit) if everything else journal.open_cases()[-limit:]
@@ -41,18 +41,19 @@ def incidents(
     if not documents:
         say("No open incidents." if not everything else "No incidents.")
         return
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
 
-    table = Table("incident", "kind", "room", "state", "raised", "on floor", "acknowledged by", "outcome")
+    table = Table("kind", "room", "state", "raised", "on floor", "taken by", "outcome", box=None)
     for d in documents:
         room = " ".join(filter(None, [d["room"], d["bed"]])) or "-"
         kind = f"{d['kind']}: {d['cause']}" if d.get("cause") else d["kind"]
         lain = "-" if d["on_floor_s"] is None else _duration(d["on_floor_s"])
         owner = d["acknowledged"]["by"] if d["acknowledged"] else "NOBODY YET"
         outcome = d["resolved"]["outcome"] if d["resolved"] else "-"
-        table.add_row(d["incident"], kind, room, d["state"], _short_time(d["raised_at"]), lain, owner, outcome)
-    Console().print(table)
+        table.add_row(kind, room, d["state"], _short_time(d["raised_at"]), lain, owner, outcome)
+        table.add_row(f"[dim]{d['incident']}[/]")
+    Console(soft_wrap=True).print(table)
     say("Next: fallwatch ack INCIDENT, then fallwatch resolve INCIDENT --outcome OUTCOME.")
 
 
@@ -82,7 +83,7 @@ def resolve(
     state: State = DEFAULT_STATE,
 ) -> None:
     """Close an incident with what you found."""
-    from edge.core.incident import Outcome  # noqa: PLC0415
+    from edge.core.incident import Outcome
 
     if outcome not in OUTCOMES:
         stop(f"--outcome {outcome!r} is not known; use one of {', '.join(OUTCOMES)}", status=2)
@@ -100,15 +101,15 @@ def status(
     run: Run = DEFAULT_RUN,
 ) -> None:
     """Every source, wearable, pager line and record: well or blind, since when, why. Status 1 if any is blind."""
-    from edge.runfile import read_runfile  # noqa: PLC0415
+    from edge.runfile import read_runfile
 
     settings = load_settings(config)
     detect, alarm = read_runfile(run / "detect.json"), read_runfile(run / "alarm.json")
     parts: list[dict[str, Any]] = [_service("detect", detect), _service("alarm", alarm)]
     fresh = detect if parts[0]["well"] else None
     stopped = None if fresh else "fall detection stopped"
-    for dongle in settings.dongle:
-        parts.append(_part("receiver", dongle.port, (fresh or {}).get("dongles", {}).get(dongle.port), stopped))
+    dongles = (fresh or {}).get("dongles", {})
+    parts += [_part("receiver", d.port, dongles.get(d.port), stopped) for d in settings.dongle]
     for resident in settings.resident:
         if not resident.wearable:
             parts.append(_part("wearable", f"resident {resident.id}", None, "no wearable"))
@@ -168,8 +169,8 @@ def _part(part: str, name: str, told: dict[str, Any] | None, missing: str | None
 
 
 def _show_status(parts: list[dict[str, Any]], well: bool) -> None:
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
 
     table = Table("part", "name", "room", "state", "since", "why", "battery", "counted")
     for part in parts:
@@ -201,23 +202,25 @@ COUNTED = ("lost", "duplicates", "forged", "stale", "malformed", "bad_frames", "
 @record_app.command("show", epilog="Example: fallwatch record show --json")
 def record_show(as_json: Json = False, config: Config = DEFAULT_CONFIG, state: State = DEFAULT_STATE) -> None:
     """Show what the record on this machine holds."""
-    from edge.sinks.record import EmbeddedRecord  # noqa: PLC0415
+    from dataclasses import asdict
+
+    from edge.sinks.record import RECORD_FILE, EmbeddedRecord
 
     settings = load_settings(config)
     if settings.record.kind != "embedded":
         stop(f"the record is the server at {settings.record.base_url}: look there", status=1)
-    path = state / "record.db"
-    entries = EmbeddedRecord(path).entries() if path.exists() else []
+    path = state / RECORD_FILE
+    entries = [asdict(entry) for entry in EmbeddedRecord(path).entries()] if path.exists() else []
     if as_json:
         for entry in entries:
             say(json.dumps(entry))
         return
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
 
     table = Table("resource", "when", "room", "status", "text", "incident")
     for entry in entries:
-        table.add_row(*(str(entry.get(k) or "") for k in ("type", "when", "room", "status", "text", "incident")))
+        table.add_row(*(str(entry[k]) for k in ("type", "at", "room", "status", "text", "incident")))
     Console().print(table)
     say(f"{len(entries)} entries.")
 
@@ -241,9 +244,9 @@ def record_parked(
 
 
 def _journal(state: Path) -> Any:
-    from edge.journal import Journal, JournalUnavailable  # noqa: PLC0415
+    from edge.journal import JOURNAL_FILE, Journal, JournalUnavailable
 
-    path = state / "journal.db"
+    path = state / JOURNAL_FILE
     if not path.exists():
         stop(f"{path}: there is no journal yet; has fallwatch run with this --state?", status=1)
     try:

@@ -29,7 +29,7 @@ def detect(
 ) -> None:
     """Sensors to incidents: the service that reads wearables and decides."""
     settings = begin_service(config, state, run, verbose=verbose)
-    from edge.detect.service import DetectService  # noqa: PLC0415  # numpy and onnxruntime stay out of the rest
+    from edge.detect.service import DetectService  # numpy and onnxruntime stay out of the rest
 
     service = DetectService(settings, state, run)
     _on_signal(service.stop)
@@ -42,7 +42,7 @@ def alarm(
 ) -> None:
     """Incidents to people and the care record: the service that pages until somebody answers."""
     settings = begin_service(config, state, run, verbose=verbose)
-    from edge.alarm.service import AlarmService  # noqa: PLC0415  # one service does not load the other
+    from edge.alarm.service import AlarmService  # one service does not load the other
 
     service = AlarmService(settings, state, run)
     _on_signal(service.stop)
@@ -109,7 +109,7 @@ def pair(
     state: State = DEFAULT_STATE,
 ) -> None:
     """Make and store the key of a wearable, and bind it to a resident."""
-    from edge.keys import KeyStore, KeyUnusable  # noqa: PLC0415
+    from edge.keys import KeyStore, KeyUnusable
 
     settings = load_settings(config)
     store = KeyStore(settings.secrets, state)
@@ -129,7 +129,7 @@ def pair(
         if resident is None and bound is None:
             stop(f"wearable {name} has no resident in {config}; add --resident ID", status=1)
         if resident is not None and (bound is None or bound.id != resident):
-            from edge.cli.edit import bind_wearable  # noqa: PLC0415
+            from edge.cli.edit import bind_wearable
 
             settings = bind_wearable(config, resident, name)
         try:
@@ -150,8 +150,8 @@ def unpair(
     state: State = DEFAULT_STATE,
 ) -> None:
     """Wipe the key of a wearable and take it from its resident."""
-    from edge.cli.edit import bind_wearable  # noqa: PLC0415
-    from edge.keys import KeyStore  # noqa: PLC0415
+    from edge.cli.edit import bind_wearable
+    from edge.keys import KeyStore
 
     settings = load_settings(config)
     store = KeyStore(settings.secrets, state)

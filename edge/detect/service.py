@@ -17,7 +17,7 @@ from edge.core.detector import FallDetected, MotionChanged
 from edge.core.incident import Incident, Kind, Outcome, State, new_incident_id, utc_text
 from edge.core.supervision import Cause, Sight, Watch, cause_of
 from edge.detect.pipeline import Found, News, Pipeline, Pressed
-from edge.journal import Journal, JournalUnavailable
+from edge.journal import JOURNAL_FILE, Journal, JournalUnavailable
 from edge.keys import KeyStore
 from edge.runfile import write_runfile
 from edge.settings import ResidentSettings, Settings
@@ -42,7 +42,7 @@ class DetectService:
     def __init__(self, settings: Settings, state: Path, run: Path) -> None:
         self._settings = settings
         self._run_file = run / "detect.json"
-        self._journal_path = state / "journal.db"
+        self._journal_path = state / JOURNAL_FILE
         self._journal: Journal | None = None
         self._unwritten: deque[tuple[Incident, dict[str, Any]]] = deque()
         self._events: queue.Queue[DongleEvent] = queue.Queue(QUEUE_READS)
@@ -354,22 +354,17 @@ class DetectService:
     def _load(self, placement: str) -> Scorer | None:
         """Return the wanted model, or the newest shipped one that may run; say which were refused."""
         wanted = getattr(self._settings.detect, f"{placement}_model")
-        folders = [BUNDLES / wanted if "/" not in wanted else Path(wanted)] if wanted else []
-        older = sorted(BUNDLES.glob(f"{placement}-*"), key=lambda p: p.name, reverse=True)
-        try:
-            folders += [shipped(placement), *older]
-        except BundleRefused as error:
-            self.refused[f"{placement}-*"] = error.reason
-        for folder in dict.fromkeys(folders):
+        folders = [Path(wanted) if "/" in wanted else BUNDLES / wanted] if wanted else []
+        for folder in [*folders, *shipped(placement)]:
             try:
                 scorer = Scorer(folder)
+                if scorer.card.placement != placement:
+                    raise BundleRefused(folder, f"is for the {scorer.card.placement}, not the {placement}")
             except BundleRefused as error:
                 self.refused[folder.name] = error.reason
                 log.error("model is refused: %s", error)
-                continue
-            if scorer.card.placement == placement:
+            else:
                 return scorer
-            self.refused[folder.name] = f"is for the {scorer.card.placement}, not the {placement}"
         return None
 
 

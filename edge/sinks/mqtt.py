@@ -39,7 +39,7 @@ _INCIDENT = re.compile(r"[A-Za-z0-9-]{1,64}")
 MqttEvent = (
     tuple[Literal["published"], int]  # every item up to this number is with the broker
     | tuple[Literal["acknowledge"], str, str, str]  # incident, by, state (acknowledged or attended)
-    | tuple[Literal["connected"]]
+    | tuple[Literal["connected"]]  # and we hear staff
     | tuple[Literal["lost"], str]  # why
 )
 
@@ -117,6 +117,7 @@ class MqttPublisher:
         self._client.on_connect = self._on_connect
         self._client.on_connect_fail = self._on_connect_fail
         self._client.on_disconnect = self._on_disconnect
+        self._client.on_subscribe = self._on_subscribe
         self._client.on_publish = self._on_publish
         self._client.on_message = self._on_message
 
@@ -328,6 +329,12 @@ class MqttPublisher:
             for item in self._outbox.values():
                 self._send_item(item)
             self._describe()
+
+    def _on_subscribe(
+        self, _client: mqtt.Client, _data: Any, _mid: int, reasons: list[ReasonCode], _more: Properties | None
+    ) -> None:
+        if any(reason.is_failure for reason in reasons):
+            log.warning("the MQTT broker does not let us hear staff or Home Assistant; allow it to")
         log.info("connected to the MQTT broker")
         self._events.put(("connected",))
 

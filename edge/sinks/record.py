@@ -230,7 +230,7 @@ class _Authorisation:
                 algorithm=record.key_algorithm,
                 headers={"kid": record.key_id} if record.key_id else None,
             )
-        except (jwt.PyJWTError, ValueError, TypeError) as error:
+        except (jwt.PyJWTError, ValueError, TypeError, AttributeError) as error:  # by kind of wrong key
             reason = f"{record.key_file} is no private key for {record.key_algorithm} ({type(error).__name__})"
             raise SinkUnavailable(SINK, reason) from None
         form = {
