@@ -1,0 +1,47 @@
+# make setup   the command fallwatch, and ruff and mypy, in .venv/bin
+# make demo    the main job, shown in a minute
+# make test    lint, types and the whole test suite
+# make lint    lint and types alone
+# make lock    choose versions anew (needs uv)
+
+PYTHON ?= python3
+PIP := .venv/bin/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: setup demo test lint lock clean
+
+setup: .venv/.setup
+
+.venv/.setup: locks/dev.txt pyproject.toml
+	@echo "Setting up .venv (about a minute) ..."
+	$(PYTHON) -m venv .venv
+	$(PIP) install --require-hashes --requirement locks/dev.txt
+	$(PIP) install --no-build-isolation --no-deps --editable .
+	@touch $@
+
+# What only tests want: training, and an ESPA station whose old build needs the setuptools of the venv.
+.venv/.test: .venv/.setup locks/interop.txt training/constraints.txt
+	@echo "Setting up for tests: PyTorch and peers ..."
+	$(PIP) install --require-hashes --no-build-isolation --no-deps --requirement locks/interop.txt
+	$(PIP) install --constraint training/constraints.txt --no-build-isolation --editable '.[training]'
+	@touch $@
+
+demo: .venv/.setup
+	@.venv/bin/fallwatch demo
+
+lint: .venv/.setup
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+test: .venv/.test lint
+	.venv/bin/pytest
+
+LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-annotate --no-header --upgrade --quiet
+
+lock:
+	$(LOCK) --output-file locks/run.txt
+	$(LOCK) --extra dev --output-file locks/dev.txt
+
+clean:
+	rm -rf .venv build *.egg-info

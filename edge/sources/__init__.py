@@ -1,1 +1,0 @@
-"""Sensors in: each source turns bytes from a device into chunks."""
