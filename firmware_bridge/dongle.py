@@ -122,6 +122,8 @@ class DonglePort:
             while port.in_waiting < _ENOUGH_OCTETS and time.monotonic() < until_s:
                 time.sleep(_COALESCE_S / 4)
             return data + port.read(port.in_waiting)
+        except serial.SerialException as error:
+            raise DongleLost(self.port, "was unplugged") from error
         except _Errors as error:
             raise DongleLost(self.port, _reason(error)) from error
 

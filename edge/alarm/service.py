@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 
 from edge.alarm.document import incident_document, on_floor_s, since_impact_s
 from edge.alarm.worker import Report, Worker
-from edge.clock import monotonic_s, utc_now
+from edge.clock import clock_ok, monotonic_s, utc_now
 from edge.core.escalation import Call, Escalation, Policy, Words
 from edge.core.incident import Incident, Kind, Outcome, new_incident_id, parse_utc
 from edge.core.supervision import Cause
@@ -171,14 +171,12 @@ class AlarmService:
             elapsed_s=case.elapsed_s(raised, now_s=now_s),
             since_impact_s=since_impact_s(case, now_s=now_s),
             rounds=max((e.body["number"] for e in case.events if e.kind == "paged"), default=0),
+            motions=[e.body["motion"] for e in case.events if e.kind == "motion"],
         )
         self._escalations[facts.incident] = escalation
         self._facts[facts.incident] = facts
         if case.first("acknowledged") is not None:
             escalation.on_acknowledged()
-        motion = case.last("motion")
-        if motion is not None and motion.body["motion"] == "upright":
-            escalation.on_motion("still", now_s=now_s)
 
     def _on_event(self, event: Event, now_s: float) -> None:
         if event.kind == "raised":
@@ -487,7 +485,7 @@ class AlarmService:
                 home=self._settings.home.id,
                 kind=Kind.BLIND,
                 raised_at=utc_now(),
-                clock_ok=False,
+                clock_ok=clock_ok(),
                 cause=str(cause),
             )
             self._blind[cause] = facts.incident

@@ -151,7 +151,7 @@ def _service(name: str, told: dict[str, Any] | None) -> dict[str, Any]:
         return {"part": "service", "name": name, "well": False, "cause": "not running"}
     if told["age_s"] > STALE_S:
         return {"part": "service", "name": name, "well": False, "cause": "stuck", "since_s": told["age_s"]}
-    return {"part": "service", "name": name, "well": True, "cause": None}
+    return {"part": "service", "name": name, "well": True, "cause": None, **told.get("radio", {})}
 
 
 def _part(part: str, name: str, told: dict[str, Any] | None, missing: str | None) -> dict[str, Any]:
@@ -196,7 +196,18 @@ def _show_status(parts: list[dict[str, Any]], well: bool) -> None:
     )
 
 
-COUNTED = ("lost", "duplicates", "forged", "stale", "malformed", "bad_frames", "bad_bytes", "dropped_by_dongle")
+COUNTED = (
+    "lost",
+    "duplicates",
+    "forged",
+    "stale",
+    "malformed",
+    "bad_frames",
+    "bad_bytes",
+    "dropped_by_dongle",
+    "unknown_wearable",
+    "unreadable",
+)
 
 
 @record_app.command("show", epilog="Example: fallwatch record show --json")

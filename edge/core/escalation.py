@@ -19,6 +19,7 @@ A transmitter's acceptance is not a person: it ends the retries, never the escal
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -80,8 +81,9 @@ class Escalation:
         elapsed_s: float = 0.0,
         since_impact_s: float = 0.0,
         rounds: int = 0,
+        motions: Iterable[str] = (),
     ) -> None:
-        """Begin, or go on after a restart ``elapsed_s`` after it was raised, with ``rounds`` called so far."""
+        """Begin; or go on after a restart, with what had passed, been called and been told until then."""
         self.incident = incident
         self.stage = Stage.CALLING
         self._policy = policy
@@ -90,7 +92,8 @@ class Escalation:
         self._next_call_s = now_s  # at once: also after a restart, when nobody has answered yet
         self._rounds = rounds
         self._retry_s: dict[tuple[int, str], tuple[float, Call]] = {}
-        self._on_floor = incident.kind in {Kind.FALL, Kind.LONG_LIE}
+        self._motions = set(motions)  # each is told once
+        self._on_floor = incident.kind in {Kind.FALL, Kind.LONG_LIE} and "upright" not in self._motions
         self._floor_told = sum(since_impact_s >= due for due in policy.follow_up_s)
         self._news: list[tuple[Words, tuple[str, ...]]] = []
         # One blind wearable asks the first group only; a home gone blind is everybody's business.
@@ -114,18 +117,19 @@ class Escalation:
 
     def on_motion(self, motion: str, *, now_s: float) -> None:
         """Note what the wearable shows after the impact: ``moving``, ``still`` or ``upright``."""
-        if self.stage is Stage.CLOSED:
+        if self.stage is Stage.CLOSED or motion in self._motions:
             return
-        self._on_floor = motion != "upright" and self._on_floor
+        self._motions.add(motion)
+        self._on_floor = self._on_floor and motion != "upright"
         if motion != "still":
             self._news.append((Words(motion), self.called(now_s)))
 
     def on_again(self, *, now_s: float) -> None:
         """Note a further fall while nobody has answered: call at once."""
         if self.stage is Stage.CALLING:
-            self._on_floor = True
-            self._impact_s = now_s
-            self._floor_told = 0
+            if not self._on_floor:  # had got up: the time on the floor begins anew
+                self._on_floor, self._impact_s, self._floor_told = True, now_s, 0
+                self._motions.clear()
             self._news.append((Words.AGAIN, self.called(now_s)))
 
     def on_page(self, call: Call, group: str, *, accepted: bool, now_s: float) -> None:

@@ -251,18 +251,22 @@ def between(proxy: Between, context: ssl.SSLContext | None = None) -> Iterator[B
     proxy.base_url = f"http{'s' if context else ''}://127.0.0.1:{server.server_port}/fhir"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
-    yield proxy
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield proxy
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @contextlib.contextmanager
 def fhir_record(base_url: str, secrets: Path, **changes: Any) -> Iterator[FhirRecord]:
     wanted = {"auth": "bearer", "token_file": "token", "timeout_s": 10.0, **changes}
     record = FhirRecord(RecordSettings(kind="fhir-r4", base_url=base_url, **wanted), secrets)
-    yield record
-    record.close()
+    try:
+        yield record
+    finally:
+        record.close()
 
 
 # -- both records -------------------------------------------------------------------------------

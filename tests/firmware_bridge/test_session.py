@@ -102,6 +102,13 @@ def test_a_command_is_obeyed_once() -> None:
     assert (device.counts.stale, device.last_command) == (1, 1)
 
 
+def test_a_command_recorded_before_the_wearables_brown_out_is_not_obeyed_again() -> None:
+    flash, gateway = Flash(), Disk().start()
+    packet = gateway.seal("0042", Identify(5))
+    assert flash.start().open(packet) == Identify(5)
+    assert flash.start().open(packet) is None
+
+
 def test_what_comes_from_elsewhere_is_counted_by_its_kind() -> None:
     gateway = Disk().start()
     assert gateway.open(Flash().start("0099").seal(STATUS)) is None
@@ -303,11 +310,12 @@ def attack(n: int, seed: int) -> int:
     disk, flash = Disk(), Flash()
     device, stranger, gateway = flash.start(), Flash().start(key=bytes(16)), disk.start()
     alarm = Button(1, 1, 0, 1500)
+    messages: list[UplinkMessage] = [STATUS, alarm, Samples(1, 0, 0, 5000, 16, 1, bytes(150))]
     heard: list[bytes] = []
     taken = 0
     for i in range(n):
         if i % 50 == 0:  # the good traffic goes on, and is never disturbed
-            packet = device.seal(generator.choice([STATUS, alarm, Samples(1, 0, 0, 5000, 16, 1, bytes(150))]))
+            packet = device.seal(generator.choice(messages))
             assert gateway.open(packet) is not None
             heard.append(packet)
         if i % 5000 == 4999:  # restarts of every kind, with the proof still to come
