@@ -119,6 +119,7 @@ class PagerSettings:
             f"{self.format!r} is no line format; use data bits, parity and stop bits, such as '8N1' or '7E2'",
         )
         _need(bool(re.fullmatch(r"[0-9]", self.station)), "station", "use one digit, such as '2'")
+        _need(self.baud > 0, "baud", "use the line's speed in bit/s, such as 9600")
         _need(self.attempts >= 1, "attempts", "use 1 or more")
         for name in ("ack_wait_s", "check_every_s", "down_after_s"):
             _need(getattr(self, name) > 0, name, "use a number of seconds above 0")
@@ -193,6 +194,7 @@ class MqttSettings:
 
     def __post_init__(self) -> None:
         _need(0 < self.port < 65536, "port", "use a port from 1 to 65535; 1883, or 8883 with TLS")
+        _need(self.keepalive_s >= 3, "keepalive_s", "use 3 or more seconds, such as 20")
 
 
 @dataclass(frozen=True, slots=True)

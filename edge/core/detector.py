@@ -81,6 +81,7 @@ class Detector:
         self._end = 0  # grid index just after the last held sample
         self._segment: int | None = None  # grid index of the segment's first sample
         self._due = 0  # end of the next window to score
+        self._scored = 0  # end of the last one
         self._suspicion: _Suspicion | None = None
         self._quiet_until = -1  # refractory, as a grid index
         self._alarm: _Suspicion | None = None
@@ -106,18 +107,12 @@ class Detector:
         if self._count + n > len(self._held):
             # Whatever the next window to score needs stays.
             keep = self._end - min(self._due, self._end) + self._keep
-            if keep + n > len(self._held):
-                raise ValueError(f"{n} samples at once: push at most {self.most_at_once} and score what is due")
-            self._held[:keep] = self._held[self._count - keep : self._count]
-            self._count = keep
+            held = self._held if keep + n <= len(self._held) else np.empty((2 * (keep + n), 3), np.float32)
+            held[:keep] = self._held[self._count - keep : self._count]
+            self._held, self._count = held, keep
         self._held[self._count : self._count + n] = accel_g
         self._count += n
         self._end += n
-
-    @property
-    def most_at_once(self) -> int:
-        """How many samples one `push` surely takes."""
-        return self._keep
 
     def _begin_segment(self, start: int, first_g: Accel) -> None:
         self._held[: self._keep] = first_g
@@ -139,10 +134,7 @@ class Detector:
 
     def last(self) -> int | None:
         """Return the end of the newest window not yet scored, for a stream that ends between hops."""
-        hop = self._card.hop_samples
-        if self._segment is None or self._end <= max(self._due - hop, self._segment):
-            return None
-        return self._end
+        return None if self._segment is None or self._end <= max(self._scored, self._segment) else self._end
 
     def window(self, end: int) -> Accel:
         """Return the window that ends at grid index ``end``: a view, (window_samples, 3), float32, g."""
@@ -153,7 +145,7 @@ class Detector:
 
     def decide(self, end: int, probability: float) -> list[Finding]:
         """Weigh the score of the window that ends at ``end``, and move on to the next."""
-        self._due = max(self._due, (end // self._card.hop_samples + 1) * self._card.hop_samples)
+        self._scored, self._due = end, (end // self._card.hop_samples + 1) * self._card.hop_samples
         window = self.window(end)
         magnitude_g = np.sqrt(np.einsum("ij,ij->i", window, window))
         found: list[Finding] = []
@@ -178,7 +170,8 @@ class Detector:
         suspicion = self._suspicion
         if probability >= decision.suspect_threshold:
             peak = int(magnitude_g.argmax())
-            peak_k, peak_g = end - len(magnitude_g) + peak, float(magnitude_g[peak])
+            # Not before the segment: what stands there is its first sample, held.
+            peak_k, peak_g = max(end - len(magnitude_g) + peak, self._segment or 0), float(magnitude_g[peak])
             if suspicion is None:
                 suspicion = self._suspicion = _Suspicion(peak_k, peak_g, end, end)
                 self._still_since = None
@@ -202,9 +195,9 @@ class Detector:
         self._suspicion, self._alarm = None, suspicion
         self._motion, self._motion_since = None, None
         self._quiet_until = end + self._samples(self._decision.refractory_s)
-        return FallDetected(
-            self.seconds(suspicion.impact_k), self.seconds(end), round(suspicion.probability, 4), long_lie
-        )
+        # The newest sample's own time: staff are not paged after the end of the stream.
+        raised_s = self.seconds(end - 1)
+        return FallDetected(self.seconds(suspicion.impact_k), raised_s, round(suspicion.probability, 4), long_lie)
 
     def _still_for(self, end: int, magnitude_g: Accel) -> int:
         """Return for how many samples nothing has moved, given the newest window."""

@@ -8,7 +8,7 @@ from     event          then
 ======== ============== =====================================================================
 calling  due            call everybody reached so far; widen at each step; repeat for ever
 calling  not accepted   the same page again after `retry_s`, until a transmitter takes it
-calling  acknowledged   answered: no more calls, but the time on the floor is still told
+calling  acknowledged   answered: no more calls for help, but the time on the floor is still told
 calling  resolved       closed: withdraw the call
 answered motion, floor  tell those who were called
 answered resolved       closed
@@ -20,7 +20,7 @@ A transmitter's acceptance is not a person: it ends the retries, never the escal
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from edge.core.incident import Incident, Kind
@@ -91,6 +91,7 @@ class Escalation:
         self._impact_s = now_s - since_impact_s
         self._next_call_s = now_s  # at once: also after a restart, when nobody has answered yet
         self._rounds = rounds
+        self._alarm_number = 0  # of the newest round of the alarm itself
         self._retry_s: dict[tuple[int, str], tuple[float, Call]] = {}
         self._motions = set(motions)  # each is told once
         self._on_floor = incident.kind in {Kind.FALL, Kind.LONG_LIE} and "upright" not in self._motions
@@ -106,14 +107,15 @@ class Escalation:
         """Note that a person has taken the call."""
         if self.stage is Stage.CALLING:
             self.stage = Stage.ANSWERED
-            self._retry_s.clear()
+            self._drop_outdated()
 
     def on_resolved(self, *, now_s: float) -> None:
         """Close; a call that nobody had answered is withdrawn."""
-        if self.stage is Stage.CALLING and self._rounds:
-            self._news.append((Words.CANCELLED, self.called(now_s)))
+        withdraw = self.stage is Stage.CALLING and self._rounds > 0
         self.stage = Stage.CLOSED
-        self._retry_s.clear()
+        self._drop_outdated()
+        if withdraw:
+            self._news.append((Words.CANCELLED, self.called(now_s)))
 
     def on_motion(self, motion: str, *, now_s: float) -> None:
         """Note what the wearable shows after the impact: ``moving``, ``still`` or ``upright``."""
@@ -134,12 +136,23 @@ class Escalation:
 
     def on_page(self, call: Call, group: str, *, accepted: bool, now_s: float) -> None:
         """Note whether any transmitter took the page to one group."""
-        stale = self.stage is not Stage.CALLING and call.words is Words.ALARM
-        if accepted or stale:
+        # A page may come back refused long after it was sent: a later round has taken its place.
+        replaced = call.words is Words.ALARM and call.number < self._alarm_number
+        if accepted or replaced or self._is_outdated(call.words):
             self._retry_s.pop((call.number, group), None)
         else:
-            again = Call(call.incident, call.number, call.words, (group,), call.minutes, retry=True)
+            again = replace(call, groups=(group,), retry=True)
             self._retry_s[call.number, group] = (now_s + self._policy.retry_s, again)
+
+    def _is_outdated(self, words: Words) -> bool:
+        """Tell whether nobody needs to hear this any more: help is on its way, or all is over."""
+        if self.stage is Stage.CLOSED:
+            return words is not Words.CANCELLED
+        return self.stage is Stage.ANSWERED and words in {Words.ALARM, Words.AGAIN}
+
+    def _drop_outdated(self) -> None:
+        self._news = [news for news in self._news if not self._is_outdated(news[0])]
+        self._retry_s = {k: v for k, v in self._retry_s.items() if not self._is_outdated(v[1].words)}
 
     # -- what to do ---------------------------------------------------------------------------
 
@@ -156,6 +169,7 @@ class Escalation:
             # A new round replaces what was still being retried of the last.
             self._retry_s = {k: v for k, v in self._retry_s.items() if v[1].words is not Words.ALARM}
             calls.append(self._call(Words.ALARM, self.called(now_s)))
+            self._alarm_number = self._rounds
             self._next_call_s = self._following_round(now_s)
         for words, groups in self._news:
             self._rounds += 1
@@ -191,7 +205,7 @@ class Escalation:
         ahead = [at_s for at_s in steps if at_s > now_s + 1e-6]
         repeat_s = now_s + self._repeat_s
         # A repeat just before a step waits for it: one round then serves for both.
-        near = [at_s for at_s in ahead if at_s <= repeat_s + self._repeat_s / 20]
+        near = [at_s for at_s in ahead if at_s <= repeat_s + self._repeat_s / 24]
         return near[0] if near else repeat_s
 
     def _call(self, words: Words, groups: tuple[str, ...], minutes: int = 0) -> Call:

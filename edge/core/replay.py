@@ -31,11 +31,9 @@ def replay(runs: Iterable[tuple[Times, Accel]], scorer: Scorer) -> list[Finding]
 
 
 def _score_all(detector: Detector, scorer: Scorer, start: int, samples: Accel) -> Iterator[Finding]:
-    step = detector.most_at_once
-    for at in range(0, len(samples), step):
-        detector.push(start + at, samples[at : at + step])
-        while (end := detector.due()) is not None:
-            yield from _score_one(detector, scorer, end)
+    detector.push(start, samples)
+    while (end := detector.due()) is not None:
+        yield from _score_one(detector, scorer, end)
 
 
 def _end(detector: Detector, scorer: Scorer) -> list[Finding]:

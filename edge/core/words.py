@@ -44,7 +44,7 @@ def page_text(incident: Incident, words: Words, *, local_time: datetime | None, 
         text += f" {local_time:%H:%M}"
     if incident.drill:
         text = f"DRILL {text}"
-    return text[:MOST_CHARACTERS].upper()
+    return text.upper()[:MOST_CHARACTERS]  # some letters grow: ß becomes SS
 
 
 def place(incident: Incident) -> str:

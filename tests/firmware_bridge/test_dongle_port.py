@@ -18,7 +18,7 @@ import pytest
 
 from firmware_bridge import dongle
 from firmware_bridge.dongle import DongleEvent, DongleLost, DonglePort, Lost, Opened, Received, find_dongles
-from firmware_bridge.wire import DongleAsk, FrameDecoder, encode_frame
+from firmware_bridge.wire import DongleAsk, Frame, FrameDecoder, encode_frame
 
 
 class Plug:
@@ -103,7 +103,11 @@ def test_what_the_dongle_says_is_read_and_what_is_sent_arrives(link: Path) -> No
     assert port.read() == b"hello"
     assert port.read(0.01) == b""
     assert port.send(encode_frame(DongleAsk()))
-    assert FrameDecoder().feed(os.read(plug.near, 100)) == [DongleAsk()]
+    decoder, until_s = FrameDecoder(), time.monotonic() + 5.0
+    frames: list[Frame] = []
+    while not frames and time.monotonic() < until_s:
+        frames = decoder.feed(os.read(plug.near, 100))  # the kernel may hand it over in pieces
+    assert frames == [DongleAsk()]
     port.close()
     plug.pull()
 
@@ -167,12 +171,12 @@ def test_another_device_under_the_name_is_noticed_while_idle(link: Path) -> None
 def test_a_port_that_takes_nothing_blocks_nobody(link: Path) -> None:
     plug, port = Plug(link), DonglePort(str(link))
     port.open()
-    started_s = time.monotonic()
-    while port.send(bytes(1024)):
-        assert time.monotonic() - started_s < 5.0
-    started_s = time.monotonic()
-    assert not port.send(bytes(1024))
-    assert time.monotonic() - started_s < 1.0
+    refused, until_s = 0, time.monotonic() + 10.0
+    while refused < 3:  # the kernel may yet move a little between its own buffers
+        begun_s = time.monotonic()
+        refused = 0 if port.send(bytes(1024)) else refused + 1
+        assert time.monotonic() - begun_s < 1.0
+        assert time.monotonic() < until_s
     plug.pull()
     port.close()
 
@@ -182,7 +186,11 @@ def test_a_frame_after_half_a_frame_still_arrives(link: Path) -> None:
     port.open()
     port.send(encode_frame(DongleAsk())[:-2])
     port.send(encode_frame(DongleAsk()))
-    assert FrameDecoder().feed(os.read(plug.near, 100)) == [DongleAsk()]
+    decoder, until_s = FrameDecoder(), time.monotonic() + 5.0
+    frames: list[Frame] = []
+    while not frames and time.monotonic() < until_s:
+        frames = decoder.feed(os.read(plug.near, 100))  # the kernel may hand it over in pieces
+    assert frames == [DongleAsk()]
     plug.pull()
     port.close()
 
