@@ -341,7 +341,7 @@ class AlarmService:
                 self._record_busy = True
                 self._record.submit(waiting[0])
             else:
-                self._record_next_s = now_s + TURN_S
+                self._record_next_s = now_s + TICK_S
 
     def _mint_record_items(self, journal: Journal) -> None:
         """Turn what happened since the record's cursor into items, stored before any is sent."""

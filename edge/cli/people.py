@@ -221,7 +221,7 @@ def record_show(as_json: Json = False, config: Config = DEFAULT_CONFIG, state: S
     if settings.record.kind != "embedded":
         stop(f"the record is the server at {settings.record.base_url}: look there", status=1)
     path = state / RECORD_FILE
-    entries = [asdict(entry) for entry in EmbeddedRecord(path).entries()] if path.exists() else []
+    entries = [asdict(entry) for entry in EmbeddedRecord(path, read_only=True).entries()] if path.exists() else []
     if as_json:
         for entry in entries:
             say(json.dumps(entry))

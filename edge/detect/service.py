@@ -117,7 +117,8 @@ class DetectService:
             case Opened(port=port):
                 self._dongle_lost.pop(port, None)
             case Lost(port=port, reason=reason):
-                self._dongle_lost.setdefault(port, (monotonic_s(), reason))
+                since_s, _ = self._dongle_lost.get(port, (monotonic_s(), ""))
+                self._dongle_lost[port] = (since_s, reason)
 
     def _on_news(self, all_news: list[News]) -> None:
         for news in all_news:

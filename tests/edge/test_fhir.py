@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from fhir.resources.R4B import get_fhir_model_class
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.core.incident import Incident, Kind, Outcome, new_incident_id
@@ -117,6 +117,7 @@ def test_an_alert_is_a_preliminary_observation_with_a_page_and_a_task() -> None:
     assert told["Location"]["name"] == "Room 12 bed A"
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(case=cases, outcome=verdicts)
 def test_every_resource_is_valid_r4_before_and_after_its_updates(case: RecordCase, outcome: Outcome) -> None:
     for item in everything(case, outcome):
@@ -129,6 +130,7 @@ def test_every_resource_is_valid_r4_before_and_after_its_updates(case: RecordCas
             get_fhir_model_class(resource["resourceType"]).model_validate(resource)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(case=cases, outcome=verdicts)
 def test_items_stand_alone_and_are_minted_the_same_every_time(case: RecordCase, outcome: Outcome) -> None:
     items = everything(case, outcome)
@@ -142,6 +144,7 @@ def test_items_stand_alone_and_are_minted_the_same_every_time(case: RecordCase, 
         assert quoted <= names
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(case=cases, outcome=verdicts)
 def test_an_update_made_twice_changes_nothing_more(case: RecordCase, outcome: Outcome) -> None:
     for item in everything(case, outcome):
@@ -151,6 +154,7 @@ def test_an_update_made_twice_changes_nothing_more(case: RecordCase, outcome: Ou
             assert changed(once, update) == once
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(case=cases, outcome=verdicts)
 def test_a_drill_never_reads_as_a_fall(case: RecordCase, outcome: Outcome) -> None:
     for item in everything(case, outcome):
@@ -165,6 +169,7 @@ def test_a_drill_never_reads_as_a_fall(case: RecordCase, outcome: Outcome) -> No
             assert "DRILL" not in item.body.decode()
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(case=cases, outcome=verdicts)
 def test_only_a_person_makes_it_a_fall(case: RecordCase, outcome: Outcome) -> None:
     *before, verdict = everything(case, outcome)
@@ -174,6 +179,7 @@ def test_only_a_person_makes_it_a_fall(case: RecordCase, outcome: Outcome) -> No
     assert ("AdverseEvent" in resources(verdict)) == (outcome is Outcome.FALL and not case.incident.drill)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(case=cases, outcome=verdicts)
 def test_the_nhs_number_stands_only_where_the_patient_is_meant(case: RecordCase, outcome: Outcome) -> None:
     for item in everything(case, outcome):
@@ -217,6 +223,9 @@ def test_what_people_changed_by_themselves_stands() -> None:
     item = resolved(CASE, outcome=Outcome.NOT_A_FALL, by="night staff", at=LATER)
     theirs = {**resources(item)["Observation"], "status": "amended"}
     assert changed(theirs, body(item)["updates"][0])["status"] == "amended"
+    item = acknowledged(CASE, by="night staff", at=LATER)
+    theirs = {**resources(item)["Task"], "owner": {"display": "day staff"}}
+    assert changed(theirs, body(item)["updates"][1])["owner"] == {"display": "day staff"}
 
 
 def test_a_page_that_was_not_accepted_says_why() -> None:

@@ -578,7 +578,7 @@ def test_a_version_that_is_always_stale_is_for_a_person(peer: Peer, key_folder: 
         record.deliver(acknowledged(a_case(), by="night staff", at=LATER))
 
 
-def test_every_update_says_which_version_it_is_of(peer: Peer, key_folder: Path) -> None:
+def test_a_verdict_is_one_new_version_and_a_stale_one_is_refused(peer: Peer, key_folder: Path) -> None:
     case = a_case()
     with fhir_record(peer.base_url, key_folder) as record:
         record.deliver(raised(case))
