@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from models.preprocess import Accel, Times, respace
+from models.preprocess import BRIDGE_S, Accel, Times, respace
 
 HEADER = ["time_s", "x_g", "y_g", "z_g"]
 PLAUSIBLE_G = 200.0  # no body-worn sensor says more; such a row is damage
+STEP_BACK_S = 2.0  # so far back a time may step where bursts overlap
 
 
 class RecordingUnreadable(Exception):
@@ -68,15 +69,14 @@ def read_recording(path: Path | str) -> Recording:
     rows: list[tuple[float, float, float, float]] = []
     bad_rows = 0
     seen_header = False
-    for fields in csv.reader(text.replace("\0", "�").splitlines()):
-        if not fields:
-            continue
+    for line in filter(None, map(str.strip, text.splitlines())):
+        # Not the csv module: one stray quotation mark would swallow all rows up to the next.
+        fields = [field.strip(' \t"') for field in line.split(",")]
         if not seen_header:
-            first = fields[0].strip()
-            if first.startswith("#"):
-                key, _, value = ",".join(fields).strip().lstrip("#").partition(":")
+            if line.startswith("#"):
+                key, _, value = line.lstrip("#").partition(":")
                 comments[key.strip().lower()] = value.strip()
-            elif [f.strip().lower() for f in fields] == HEADER:
+            elif [field.lower() for field in fields] == HEADER:
                 seen_header = True
             else:
                 raise RecordingUnreadable(path, f"no header: the first line should be {','.join(HEADER)}")
@@ -91,13 +91,13 @@ def read_recording(path: Path | str) -> Recording:
     table = np.array(rows, np.float64)
     rate_hz = _number(comments.get("rate_hz"), low=1.0, high=10_000.0)
     placement = comments.get("placement", "").lower()
-    t_s = table[:, 0] - table[0, 0]
-    t_s, table, stray = _drop_stray_times(t_s, table)
-    runs = tuple(Run(times, table[a:b, 1:].astype(np.float32)) for a, b, times in respace(t_s, rate_hz))
+    sound = _sound_times(table[:, 0])
+    t_s, accel_g = _forward(table[sound, 0]), table[sound, 1:].astype(np.float32)
+    runs = tuple(Run(times, accel_g[a:b]) for a, b, times in respace(t_s, rate_hz))
     return Recording(
         runs=runs,
         duration_s=round(float(max(runs[-1].t_s[-1], t_s[-1])), 3),
-        bad_rows=bad_rows + stray,
+        bad_rows=bad_rows + int(np.count_nonzero(~sound)),
         placement=placement if placement in {"wrist", "waist"} else None,
         rate_hz=rate_hz,
         range_g=_number(comments.get("range_g"), low=0.5, high=PLAUSIBLE_G),
@@ -123,11 +123,15 @@ def _number(text: str | None, *, low: float, high: float) -> float | None:
     return value if low <= value <= high else None
 
 
-def _drop_stray_times(t_s: Times, table: Times) -> tuple[Times, Times, int]:
-    """Drop rows whose time leaps ahead of all that follow: one damaged digit, not a gap."""
-    later_least = np.minimum.accumulate(t_s[::-1])[::-1]
-    good = t_s - later_least <= 5.0  # stepping back a little is ordinary in bursts
-    if good.all():
-        return t_s, table, 0
-    t_s = t_s[good] - t_s[good][0]
-    return t_s, table[good], int(np.count_nonzero(~good))
+def _sound_times(t_s: Times) -> NDArray[np.bool_]:
+    """Tell which rows stand where their neighbours say: one that leaps off and back has a damaged digit."""
+    before, after = np.diff(t_s, prepend=-np.inf), np.diff(t_s, append=np.inf)
+    leaps = (before > STEP_BACK_S) & (after < -STEP_BACK_S) | (before < -STEP_BACK_S) & (after > STEP_BACK_S)
+    return ~leaps
+
+
+def _forward(t_s: Times) -> Times:
+    """Count from the first row; a clock that was set back goes on after a hole."""
+    steps = np.diff(t_s, prepend=t_s[0])
+    steps[steps < -STEP_BACK_S] = 2 * BRIDGE_S
+    return steps.cumsum()

@@ -162,6 +162,7 @@ class RecordSettings:
     key_id: str = ""
     key_algorithm: Literal["RS384", "ES384"] = "RS384"
     token_url: str = ""  # found from the server when left out
+    scope: str = ""  # what to ask for; fitted to the server when left out
     identifier_system: str = "https://fallwatch.example/id"  # prefix of our own identifier systems
     patient_local_system: str = ""  # identifier system of local_id
     timeout_s: float = 10.0

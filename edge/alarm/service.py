@@ -207,10 +207,6 @@ class AlarmService:
             if self._journal_error is None:
                 log.error("%s", error)
                 self._journal_error = (monotonic_s(), error.reason)
-        else:
-            if self._journal_error is not None:
-                log.info("journal is back")
-            self._journal_error = None
 
     def _note(self, write: Callable[[Journal], object]) -> None:
         """Write to the journal now, or, in order, as soon as it takes it."""
@@ -223,6 +219,9 @@ class AlarmService:
             self._notes[0](self._journal)
             self._notes.popleft()
             self._seen_version = -1  # our own commits do not change data_version
+            if self._journal_error is not None:  # a full disk still reads: only a write ends the trouble
+                log.info("journal is back")
+                self._journal_error = None
 
     # -- calls --------------------------------------------------------------------------------
 
@@ -465,6 +464,8 @@ class AlarmService:
         grace = now_s - self._begun_s < DETECT_START_S
         silent = detect is None or detect["age_s"] > DETECT_SILENT_S
         self._technical(Cause.DETECT_SILENT, silent and not grace, now_s)
+        if self._journal_error is not None and not self._notes:
+            self._note(lambda journal: journal.move_cursor("alarm", self._seq))  # to learn when it is over
         down = self._journal_error
         self._technical(Cause.JOURNAL, down is not None and now_s - down[0] > JOURNAL_DOWN_S, now_s)
         for name in self._pagers:

@@ -75,7 +75,7 @@ def begin_service(config: Path, state: Path, run: Path, *, verbose: bool) -> Set
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(levelname)s %(name)s: %(message)s", force=True
     )
-    os.umask(0o027)  # journal and record are about people
+    os.umask(0o077)  # journal and record hold NHS numbers
     for folder, option in ((state, "--state"), (run, "--run")):
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -244,7 +244,7 @@ class _Authorisation:
 
     def _token_endpoint(self) -> tuple[str, str]:
         """Return where to ask and the scopes to ask for, in the dialect the server knows."""
-        scope = "system/*.crus"
+        scope = self._record.scope or "system/*.crus"
         if self._record.token_url:
             return self._record.token_url, scope
         url = f"{self._record.base_url.rstrip('/')}/.well-known/smart-configuration"
@@ -256,7 +256,7 @@ class _Authorisation:
         if url.startswith("https:") and not endpoint.startswith("https:"):
             raise SinkUnavailable(SINK, f"the token endpoint {endpoint} is not safe: no TLS")
         capabilities = document.get("capabilities") or []
-        if "permission-v1" in capabilities and "permission-v2" not in capabilities:
+        if not self._record.scope and "permission-v1" in capabilities and "permission-v2" not in capabilities:
             scope = "system/*.read system/*.write"
         return endpoint, scope
 
