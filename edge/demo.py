@@ -216,7 +216,11 @@ def _next_step(story: Story, ask: Callable[..., str], state: Path) -> None:
         if "Closed as fall" in ask("resolve", story.incident, "--outcome", "fall", "--by", CARER):
             story.finish("resolved")
     elif "resolved" in story.done:
-        entries = [e for e in EmbeddedRecord(state / RECORD_FILE, read_only=True).entries() if e.incident == story.incident]
+        entries = [
+            e
+            for e in EmbeddedRecord(state / RECORD_FILE, read_only=True).entries()
+            if e.incident == story.incident
+        ]
         kinds = [e.type for e in entries]
         once = all(kinds.count(kind) == 1 for kind in ("Observation", "Task", "AdverseEvent"))
         if once and any(e.type == "Observation" and e.status == "final" for e in entries):

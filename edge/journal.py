@@ -51,6 +51,19 @@ class JournalUnavailable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Moment:
+    """When something happened: kept for what can be written only later."""
+
+    at: datetime
+    mono_s: float
+
+    @classmethod
+    def now(cls) -> Moment:
+        """Return this moment, by both clocks."""
+        return cls(utc_now(), monotonic_s())
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened to an incident; ``seq`` orders all events of the home."""
 
@@ -179,7 +192,9 @@ class Journal:
 
     # -- incidents ----------------------------------------------------------------------------
 
-    def raise_incident(self, incident: Incident, **body: Any) -> bool:
+    # ``when`` is for what happened while the journal could not be written; left out, it is now.
+
+    def raise_incident(self, incident: Incident, *, when: Moment | None = None, **body: Any) -> bool:
         """Commit a new incident; safe to repeat. Return whether it was new.
 
         Raises:
@@ -193,15 +208,15 @@ class Journal:
                 "INSERT OR IGNORE INTO incident (id, body) VALUES (?, ?)", (incident.incident, json.dumps(facts))
             ).rowcount
             if new:
-                self._insert_event(db, incident.incident, "raised", body)
+                self._insert_event(db, incident.incident, "raised", body, when)
         return bool(new)
 
-    def add(self, incident: str, kind: str, **body: Any) -> None:
+    def add(self, incident: str, kind: str, *, when: Moment | None = None, **body: Any) -> None:
         """Note that something happened to an incident."""
         with self._write() as db:
-            self._insert_event(db, incident, kind, body)
+            self._insert_event(db, incident, kind, body, when)
 
-    def acknowledge(self, incident: str, by: str) -> str | None:
+    def acknowledge(self, incident: str, by: str, *, when: Moment | None = None) -> str | None:
         """Make ``by`` the one who goes, unless somebody is already. Return who goes, None if unknown or closed."""
         with self._write() as db:
             if not self._is_open(db, incident):
@@ -210,17 +225,17 @@ class Journal:
                 "SELECT body FROM event WHERE incident = ? AND kind = 'acknowledged'", (incident,)
             ).fetchone()
             if row is None:
-                self._insert_event(db, incident, "acknowledged", {"by": by})
+                self._insert_event(db, incident, "acknowledged", {"by": by}, when)
                 return by
             return str(json.loads(row[0])["by"])
 
-    def resolve(self, incident: str, outcome: Outcome, by: str) -> bool:
+    def resolve(self, incident: str, outcome: Outcome, by: str, *, when: Moment | None = None) -> bool:
         """Close an incident with what was found; the first outcome stands. Return whether this one did."""
         with self._write() as db:
             if not self._is_open(db, incident):
                 return False
             db.execute("UPDATE incident SET closed = 1 WHERE id = ?", (incident,))
-            self._insert_event(db, incident, "resolved", {"outcome": outcome, "by": by})
+            self._insert_event(db, incident, "resolved", {"outcome": outcome, "by": by}, when)
         return True
 
     @staticmethod
@@ -228,10 +243,13 @@ class Journal:
         return db.execute("SELECT 1 FROM incident WHERE id = ? AND closed = 0", (incident,)).fetchone() is not None
 
     @staticmethod
-    def _insert_event(db: sqlite3.Connection, incident: str, kind: str, body: dict[str, Any]) -> None:
+    def _insert_event(
+        db: sqlite3.Connection, incident: str, kind: str, body: dict[str, Any], when: Moment | None
+    ) -> None:
+        when = when or Moment.now()
         db.execute(
             "INSERT INTO event (incident, kind, at, boot, mono_s, body) VALUES (?, ?, ?, ?, ?, ?)",
-            (incident, kind, utc_text(utc_now()), boot_id(), round(monotonic_s(), 4), json.dumps(body)),
+            (incident, kind, utc_text(when.at), boot_id(), round(when.mono_s, 4), json.dumps(body)),
         )
 
     def events_after(self, seq: int, limit: int = 500) -> list[Event]:
@@ -245,7 +263,7 @@ class Journal:
 
     def case(self, incident: str) -> Case | None:
         """Return one incident with all its events."""
-        cases = self._cases("id = ?", incident)
+        cases = self._cases("incident.id = ?", incident)
         return cases[0] if cases else None
 
     def open_cases(self) -> list[Case]:
@@ -254,19 +272,21 @@ class Journal:
 
     def cases(self, *, limit: int) -> list[Case]:
         """Return the latest incidents, oldest first."""
-        return self._cases("id IN (SELECT id FROM incident ORDER BY rowid DESC LIMIT ?)", limit)
+        return self._cases("incident.id IN (SELECT id FROM incident ORDER BY rowid DESC LIMIT ?)", limit)
 
     def _cases(self, where: str, *values: Any) -> list[Case]:
-        cases = {
-            row[0]: Case(_facts(row[1]))
-            for row in self._read(f"SELECT id, body FROM incident WHERE {where} ORDER BY rowid", *values)  # noqa: S608
-        }
-        for row in self._read(
-            f"SELECT * FROM event WHERE incident IN (SELECT id FROM incident WHERE {where}) ORDER BY seq",  # noqa: S608
+        # One statement, so one moment: what is committed between two would be half seen.
+        rows = self._read(
+            "SELECT incident.body, event.* FROM incident JOIN event ON event.incident = incident.id"  # noqa: S608
+            f" WHERE {where} ORDER BY incident.rowid, event.seq",
             *values,
-        ):
-            if row[1] in cases:
-                cases[row[1]].events.append(_event(row))
+        )
+        cases: dict[str, Case] = {}
+        for facts, *row in rows:
+            event = _event(tuple(row))
+            if event.incident not in cases:
+                cases[event.incident] = Case(_facts(facts))
+            cases[event.incident].events.append(event)
         return list(cases.values())
 
     # -- outbox and cursors -------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from models.preprocess import BRIDGE_S, Accel, Times, respace
 
 HEADER = ["time_s", "x_g", "y_g", "z_g"]
 PLAUSIBLE_G = 200.0  # no body-worn sensor says more; such a row is damage
+PLAUSIBLE_S = 1e10  # later than any clock of seconds
 STEP_BACK_S = 2.0  # so far back a time may step where bursts overlap
 
 
@@ -110,9 +110,8 @@ def _row(fields: list[str]) -> tuple[float, float, float, float] | None:
         time_s, x, y, z = map(float, fields)
     except ValueError:
         return None
-    if not (math.isfinite(time_s) and max(abs(x), abs(y), abs(z)) <= PLAUSIBLE_G):  # NaN compares false
-        return None
-    return None if math.isnan(x + y + z) else (time_s, x, y, z)
+    plausible = abs(time_s) <= PLAUSIBLE_S and all(abs(g) <= PLAUSIBLE_G for g in (x, y, z))  # NaN compares false
+    return (time_s, x, y, z) if plausible else None
 
 
 def _number(text: str | None, *, low: float, high: float) -> float | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 import tomllib
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,6 +36,17 @@ def _need(ok: bool, key: str, remedy: str) -> None:
         raise ValueError(f"{key}\0{remedy}")
 
 
+def _need_above_zero(settings: object, *names: str) -> None:
+    for name in names:
+        _need(getattr(settings, name) > 0, name, "use a number above 0")
+
+
+def _need_rising(settings: object, name: str, example: str) -> None:
+    times_s = getattr(settings, name)
+    rising = all(time_s > 0 for time_s in times_s) and list(times_s) == sorted(set(times_s))
+    _need(rising, name, f"use rising numbers of seconds above 0, such as {example}")
+
+
 @dataclass(frozen=True, slots=True)
 class HomeSettings:
     """The care home itself."""
@@ -58,6 +69,10 @@ class DongleSettings:
 
     port: str
     baud: int = 460800
+
+    def __post_init__(self) -> None:
+        _need(bool(self.port), "port", "name its serial port, such as '/dev/serial/by-id/usb-fallwatch-dongle'")
+        _need_above_zero(self, "baud")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +135,7 @@ class PagerSettings:
         )
         _need(bool(re.fullmatch(r"[0-9]", self.station)), "station", "use one digit, such as '2'")
         _need(self.baud > 0, "baud", "use the line's speed in bit/s, such as 9600")
-        _need(self.attempts >= 1, "attempts", "use 1 or more")
-        for name in ("ack_wait_s", "check_every_s", "down_after_s"):
-            _need(getattr(self, name) > 0, name, "use a number of seconds above 0")
+        _need_above_zero(self, "ack_wait_s", "attempts", "check_every_s", "down_after_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +154,9 @@ class EscalationSettings:
             "groups",
             "use pager or group numbers of up to 16 digits",
         )
-        _need(
-            all(step > 0 for step in self.steps_s) and list(self.steps_s) == sorted(set(self.steps_s)),
-            "steps_s",
-            "use rising numbers of seconds above 0, such as [120, 240, 480]",
-        )
-        _need(self.repeat_every_s > 0, "repeat_every_s", "use a number of seconds above 0, such as 120")
+        _need_rising(self, "steps_s", "[120, 240, 480]")
+        _need_rising(self, "follow_up_s", "[180, 300, 600]")
+        _need_above_zero(self, "repeat_every_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +167,8 @@ class RecordSettings:
     base_url: str = ""
     auth: Literal["none", "bearer", "smart-backend"] = "none"
     token_file: str = ""  # bearer: a file in the secrets folder
-    client_id: str = ""  # smart-backend
-    key_file: str = ""  # smart-backend: PEM private key in the secrets folder
+    client_id: str = "fallwatch"  # smart-backend: as the record's operator knows us
+    key_file: str = "record-key.pem"  # smart-backend: PEM private key in the secrets folder
     key_id: str = ""
     key_algorithm: Literal["RS384", "ES384"] = "RS384"
     token_url: str = ""  # found from the server when left out
@@ -175,9 +185,7 @@ class RecordSettings:
                 "give the server's FHIR address, such as 'https://record.example/fhir'",
             )
         _need(self.auth != "bearer" or bool(self.token_file), "token_file", "name the file that holds the token")
-        if self.auth == "smart-backend":
-            _need(bool(self.client_id), "client_id", "give the client id the record's operator gave you")
-            _need(bool(self.key_file), "key_file", "name the PEM file of the private key")
+        _need_above_zero(self, "timeout_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +215,9 @@ class DetectSettings:
     silence_s: float = 60.0  # a wearable that said nothing for so long is reported blind
     blind_page_s: float = 120.0  # ... and a person is paged after so long
 
+    def __post_init__(self) -> None:
+        _need_above_zero(self, "silence_s", "blind_page_s")
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -223,12 +234,19 @@ class Settings:
     path: Path = DEFAULT_CONFIG
 
     def __post_init__(self) -> None:
-        for what in ("id", "wearable"):
-            seen: set[str] = set()
-            for resident in self.resident:
-                value = getattr(resident, what)
-                _need(value == "" or value not in seen, f"resident.{what}", f"{value!r} stands at two residents")
-                seen.add(value)
+        own: dict[str, list[str]] = {
+            "resident.id": [r.id for r in self.resident],
+            "resident.wearable": [r.wearable for r in self.resident],
+            "resident.nhs_number": [r.nhs_number.replace(" ", "") for r in self.resident],
+            "resident.local_id": [r.local_id for r in self.resident],
+            "dongle.port": [d.port for d in self.dongle],
+            "pager.name": list(self.channel_names()),
+        }
+        for key, values in own.items():
+            for i, value in enumerate(values):
+                first = values.index(value)
+                remedy = f"number {first + 1} and {i + 1} have the same; give each its own"
+                _need(not value or first == i, key, remedy)
 
     @property
     def secrets(self) -> Path:
@@ -310,10 +328,10 @@ def _value(hint: Any, value: Any, path: Path, key: str) -> Any:
         if value not in choices:
             raise SettingsError(path, key, f"{value!r} is not known; use one of {', '.join(map(repr, choices))}")
         return value
-    assert not isinstance(hint, types.UnionType)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        value = float(value)
+    fits = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+    if not fits or (hint is float and not math.isfinite(value)):
         words = {str: "text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
         raise SettingsError(path, key, f"{value!r} is wrong; use {words[hint]}")
     return value

@@ -11,7 +11,7 @@ import numpy as np
 
 from edge.keys import KeyStore, KeyUnusable
 from edge.recording import Recording, RecordingUnreadable, read_recording
-from edge.settings import Settings
+from edge.settings import WEARABLE_PATTERN, Settings
 from firmware_bridge import virtual
 
 RANGES_G = (2, 4, 8, 16)
@@ -56,7 +56,7 @@ def parse_play(text: str) -> Play:
 
 def virtual_recording(recording: Recording) -> virtual.Recording:
     """Put a recording into a wearable's counts: one grid, its range the least that holds it."""
-    rate_hz = round(min(recording.measured_rate_hz, 600.0), 2)
+    rate_hz = round(min(max(recording.measured_rate_hz, 1.0), 600.0), 2)
     most_g = max(float(np.abs(run.accel_g).max()) for run in recording.runs)
     range_g = next((r for r in RANGES_G if r >= (recording.range_g or most_g)), RANGES_G[-1])
     runs, end = [], 0
@@ -93,14 +93,16 @@ def virtual_dongle(
     parsed = [parse_play(text) for text in plays]
     named = {play.wearable for play in parsed}
     spare = iter([r.wearable for r in settings.resident if r.wearable and r.wearable not in named])
-    charge = {_pair(text, "=", "--battery")[0]: int(_pair(text, "=", "--battery")[1]) for text in battery}
-    silent = {_pair(text, "@", "--silence")[0]: _pair(text, "@", "--silence")[1] for text in silence}
+    charge = dict(_pair(text, "=", "--battery", most=100) for text in battery)
+    silent = dict(_pair(text, "@", "--silence") for text in silence)
     store = KeyStore(settings.secrets, state)
     wearables = []
     for number, play in enumerate(parsed):
         name = play.wearable or next(spare, None)
         if name is None:
             raise NotPlayable(f"--play {play.file}: no resident is left; say ,wearable=ID", status=2)
+        if not WEARABLE_PATTERN.fullmatch(name):
+            raise NotPlayable(f"{name!r} is no wearable; use 1 to 8 letters, digits or '-'", status=2)
         try:
             recording = virtual_recording(read_recording(play.file))
             session = store.simulated_wearable(name)
@@ -113,7 +115,7 @@ def virtual_dongle(
                 session,
                 recording,
                 loop=play.loop,
-                battery_pct=charge.get(name, 87),
+                battery_pct=round(charge.get(name, 87)),
                 silent_from_s=silent.get(name, math.inf),
                 offset_s=number * 0.5 / len(parsed),  # real wearables do not send all at once
             )
@@ -127,12 +129,13 @@ def virtual_dongle(
     return virtual.VirtualDongle(wearables, loss=loss, garbage=garbage), names
 
 
-def _pair(text: str, sign: str, option: str) -> tuple[str, float]:
+def _pair(text: str, sign: str, option: str, *, most: float = math.inf) -> tuple[str, float]:
     name, _, number = text.partition(sign)
     try:
         value = float(number)
     except ValueError:
         value = math.nan
-    if not name or not math.isfinite(value):
-        raise NotPlayable(f"{option} {text!r} is wrong; use ID{sign}NUMBER", status=2)
+    if not name or not math.isfinite(value) or not 0 <= value <= most:
+        number = "NUMBER" if most == math.inf else f"NUMBER, at most {most:g}"
+        raise NotPlayable(f"{option} {text!r} is wrong; use ID{sign}{number}", status=2)
     return name, value

@@ -68,7 +68,7 @@ def read_card(folder: Path) -> Card:
         onnx_sha256 = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
     except OSError as error:
         raise BundleRefused(folder, f"{error.filename} cannot be read ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleRefused(folder, f"card.json is no JSON: {error}") from None
     try:
         if facts["schema"] != CARD_SCHEMA:
@@ -90,17 +90,38 @@ def read_card(folder: Path) -> Card:
             onnx_sha256=onnx_sha256,
             facts=facts,
         )
-    except (KeyError, TypeError, ValueError) as error:
+        wrong = _wrong_values(card)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise BundleRefused(folder, f"card.json: {error!r}") from None
-    if card.placement not in {"wrist", "waist", "camera"} or not 0 < card.decision.threshold < 1:
-        raise BundleRefused(folder, "card.json: placement or threshold is out of range")
+    if wrong:
+        raise BundleRefused(folder, f"card.json: out of range: {', '.join(wrong)}")
     return card
+
+
+def _wrong_values(card: Card) -> list[str]:
+    decision = card.decision
+    within = {
+        "placement": card.placement in {"wrist", "waist", "camera"},
+        "rate_hz": 1 <= card.rate_hz <= 1000,
+        "window_samples": 1 <= card.window_samples <= 100_000,
+        "hop_samples": 1 <= card.hop_samples <= card.window_samples,
+        "clip_g": 0 < card.clip_g <= 1000,
+        "threshold": 0 < decision.threshold < 1,
+        "suspect_threshold": 0 < decision.suspect_threshold <= decision.threshold,
+        "confirm_windows": decision.confirm_windows >= 1,
+        "weigh_s": 0 < decision.weigh_s <= 3600,
+        "refractory_s": 0 <= decision.refractory_s <= 3600,
+        "still_g": 0 <= decision.still_g <= 1,
+        "long_lie_still_s": 0 < decision.long_lie_still_s <= 3600,
+    }
+    return [name for name, ok in within.items() if not ok]
 
 
 def shipped(placement: str) -> list[Path]:
     """Return the shipped bundles for a placement, such as ``models/wrist-2``, the newest first."""
-    cards = BUNDLES.glob(f"{placement}-*/card.json")
-    return sorted((card.parent for card in cards), key=lambda f: int(f.name.rpartition("-")[2]), reverse=True)
+    folders = (card.parent for card in BUNDLES.glob(f"{placement}-*/card.json"))
+    numbered = {int(f.name.rpartition("-")[2]): f for f in folders if f.name.rpartition("-")[2].isdecimal()}
+    return [numbered[number] for number in sorted(numbered, reverse=True)]
 
 
 def newest(placement: str) -> Path:

@@ -6,7 +6,6 @@ else that depends on the device (rate, range, loss) ends here.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -17,6 +16,8 @@ Times: TypeAlias = NDArray[np.float64]
 
 PREPROCESSING_VERSION = 1
 BRIDGE_S = 1.0  # longest gap that is bridged by a straight line
+TOGETHER_S = 0.004  # no recording is so fast: samples closer than that arrived in one burst
+LONGEST_BURST_S = 6.0  # a longer silence is a hole, however many samples follow it
 SUB_POINTS = 8  # points averaged per output period
 
 
@@ -66,10 +67,8 @@ class CausalResampler:
             self._t, self._a = t, a
             return first, np.empty((0, 3), np.float32)
         at = ((np.arange(first, stop)[:, None] - self._before) / self._rate_hz).ravel()
-        right = (
-            np.clip(np.searchsorted(t, at, side="right"), 1, len(t) - 1) if len(t) > 1 else np.zeros(len(at), int)
-        )
-        left = np.maximum(right - 1, 0)
+        right = np.clip(np.searchsorted(t, at, side="right"), 1, len(t) - 1)
+        left = right - 1
         span = t[right] - t[left]
         weight = np.clip((at - t[left]) / np.where(span > 0, span, 1.0), 0.0, 1.0).astype(np.float32)[:, None]
         out = (a[left] + (a[right] - a[left]) * weight).reshape(-1, SUB_POINTS, 3).mean(axis=1, dtype=np.float32)
@@ -81,9 +80,10 @@ class CausalResampler:
 def respace(arrival_s: Times, rate_hz: float | None = None) -> list[tuple[int, int, Times]]:
     """Turn arrival times, which come in bursts or repeat, into evenly spaced runs.
 
-    A step much longer than the stream's ordinary ones (bursts included) ends a run. Within a run
-    the samples are spread evenly from its first to its last arrival, which is where they must have
-    been. Whether the hole between two runs is bridged is the listener's decision (`BRIDGE_S`).
+    A step much longer than the usual ones ends a run; where most samples arrive together, the usual
+    steps are those from burst to burst. Within a run the samples are spread evenly, which is where
+    they must have been. Whether the hole between two runs is bridged is the listener's decision
+    (`BRIDGE_S`).
 
     Args:
         arrival_s: shape (n,), float64, seconds, in file order; may repeat or step back a little.
@@ -97,17 +97,28 @@ def respace(arrival_s: Times, rate_hz: float | None = None) -> list[tuple[int, i
         return []
     forward = np.maximum.accumulate(arrival_s)
     steps = np.diff(forward)
-    ordinary = steps[(steps > 0) & (steps <= BRIDGE_S)]
-    usual_hz = rate_hz or (np.count_nonzero(steps <= BRIDGE_S) / float(ordinary.sum()) if len(ordinary) else 50.0)
-    longest = 3 * float(np.percentile(ordinary, 98)) if len(ordinary) else BRIDGE_S
-    cuts = [0, *(np.flatnonzero(steps > min(max(longest, 4 / usual_hz), BRIDGE_S)) + 1).tolist(), n]
+    in_bursts = n > 1 and float(np.median(steps)) < TOGETHER_S
+    known = np.sort(steps[(steps > 0) & (steps <= (LONGEST_BURST_S if in_bursts else BRIDGE_S))])
+    usual_s = longest_s = BRIDGE_S
+    if len(known):
+        # From burst to burst: the step in which the middle of the time passes, however many samples lie in one.
+        middle = int(np.searchsorted(known.cumsum(), known.sum() / 2))
+        usual_s = float(known[middle]) if in_bursts else float(np.percentile(known, 98))
+        longest_s = min(max(3 * usual_s, 4 * float(np.median(known))), BRIDGE_S)
+        longest_s = max(longest_s, 1.75 * usual_s)
+    cuts = np.concatenate([[0], np.flatnonzero(steps > longest_s) + 1, [n]])
+    starts, stops = cuts[:-1], cuts[1:]
+    # Rates are counted up to the last burst: how long that one took to gather, nobody knows.
+    begins = np.flatnonzero(np.diff(forward, prepend=-np.inf) > (usual_s / 2 if in_bursts else -1.0))
+    lasts = begins[np.searchsorted(begins, stops) - 1]
+    counts, spans_s = lasts - starts, forward[lasts] - forward[starts]
+    usual_hz = rate_hz or (counts.sum() / spans_s.sum() if spans_s.any() else 50.0)
     runs: list[tuple[int, int, Times]] = []
-    for start, stop in pairwise(cuts):
-        count, span = stop - start, float(forward[stop - 1] - forward[start])
-        # A run's own rate is trusted when it is long enough for the burst at its ends not to matter.
-        rate = (count - 1) / span if span > 2.0 and count > 2 else usual_hz
-        times = forward[start] + np.arange(count) / rate
+    for start, stop, count, span_s in zip(starts.tolist(), stops.tolist(), counts, spans_s, strict=True):
+        # A run's own rate is trusted when it is long enough for the bursts at its ends not to matter.
+        rate = count / span_s if span_s > max(2.0, 8 * usual_s) else usual_hz
+        times = forward[start] + np.arange(stop - start) / rate
         if stop < n and times[-1] >= forward[stop]:
-            times = np.linspace(forward[start], forward[stop], count, endpoint=False)
+            times = np.linspace(forward[start], forward[stop], stop - start, endpoint=False)
         runs.append((start, stop, times))
     return runs

@@ -197,6 +197,7 @@ def write(
             for name, kinds in sorted(evidence.by_set.items())
             if name in sets
         },
+        "by_age_group": _by_age(evidence.by_person, {t.person: t.age_group for t in trials}),
         "by_person": {
             person: {
                 "falls": c.falls,
@@ -212,6 +213,14 @@ def write(
     facts["parity_to_torch"] = float(f"{parity:.2g}")
     (folder / "card.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return Scorer(folder)
+
+
+def _by_age(by_person: dict[str, Tally], ages: dict[str, str]) -> dict[str, dict[str, object]]:
+    """Return the stitched streams' figures for the young and for the old."""
+    found: dict[str, Tally] = {}
+    for person, count in by_person.items():
+        found.setdefault(ages.get(person, "unknown"), Tally()).add(count)
+    return {age: count.facts() for age, count in sorted(found.items())}
 
 
 def check_parity(net: nn.Module, scorer: Scorer, shape: Shape) -> float:

@@ -133,10 +133,11 @@ def read_smartfallmm(folder: Path, drop: Drop) -> Iterator[Trial]:
                 if name is None or table is None:
                     drop(dataset, "columns are not those of the set")
                     continue
-                if sensor == "watch":
-                    table = _in_order(table)
-                    table[:, 1:] /= STANDARD_GRAVITY
-                time_s, accel_g = spaced(table[:, 0]), table[:, 1:]
+                table = _in_order(table, values_repeat=sensor != "watch")
+                time_s, accel_g = (
+                    _spread(table[:, 0]),
+                    table[:, 1:] / (STANDARD_GRAVITY if sensor == "watch" else 1.0),
+                )
                 rate_hz = 1 / max(float(np.median(np.diff(time_s))), 1e-3)
                 if not 20.0 <= rate_hz <= 150.0:
                     drop(dataset, "clock of no use")
@@ -181,17 +182,32 @@ def _clock_s(text: str) -> float:
     return when.replace(tzinfo=UTC).timestamp()
 
 
-def _in_order(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Undo what the watch's uploads did: sent twice, out of order, leftovers of minutes before.
+def _in_order(table: NDArray[np.float64], *, values_repeat: bool) -> NDArray[np.float64]:
+    """Undo what uploads did: sent twice, out of order, leftovers of minutes before.
 
-    By its count a trial of S43 to S46 would last a minute; sorted, without repeats and leftovers it lasts
-    as long as the other sensors say, with the impact where they have it.
+    The watch resolves so finely that a sample never repeats by itself; the others' do. By its count a watch
+    trial of S43 to S46 would last a minute; put in order it lasts as long as the other sensors say, with the
+    impact where they have it.
     """
     table = table[np.argsort(table[:, 0], kind="stable")]
-    _, first = np.unique(table[:, 1:], axis=0, return_index=True)
+    _, first = np.unique(table if values_repeat else table[:, 1:], axis=0, return_index=True)
     table = table[np.sort(first)]
     pieces = np.split(table, np.flatnonzero(np.diff(table[:, 0]) > 5.0) + 1)
     return max(pieces, key=len)
+
+
+def _spread(arrival_s: Times) -> Times:
+    """Return even times between holes of a second.
+
+    The daemon's re-spacing is made for streams; these uploads come in pairs, threes and worse.
+    """
+    runs = np.split(arrival_s - arrival_s[0], np.flatnonzero(np.diff(arrival_s) > 1.0) + 1)
+    longest = max(runs, key=len)
+    usual_s = max(float(longest[-1] - longest[0]) / max(len(longest) - 1, 1), 1e-3)
+    steps_s = [(run[-1] - run[0]) / (len(run) - 1) if len(run) > 20 else usual_s for run in runs]
+    return np.concatenate(
+        [run[0] + np.arange(len(run)) * step_s for run, step_s in zip(runs, steps_s, strict=True)]
+    )
 
 
 # -- SisFall ---------------------------------------------------------------------------------------

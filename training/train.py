@@ -217,7 +217,6 @@ def cross_validate(
         net = train_on([t for t in trials if fold[t.person] != k], shape, config, seed=config.seed + k)
         with bundle.temporary(net, config.placement, shape, 0.5) as scorer:
             tested = [t for t in trials if fold[t.person] == k]
-            scored += tqdm(
-                evaluate.score_people(tested, scorer, seed=config.seed), desc=f"test fold {k}", leave=False
-            )
+            found = evaluate.score_people(tested, scorer, seed=config.seed)
+            scored += tqdm(found, desc=f"test fold {k}", leave=False, disable=None)
     return scored

@@ -23,7 +23,7 @@ from edge.core.escalation import Call, Escalation, Policy, Words
 from edge.core.incident import Incident, Kind, Outcome, new_incident_id, parse_utc
 from edge.core.supervision import Cause
 from edge.core.words import page_text
-from edge.journal import JOURNAL_FILE, Case, Event, Journal, JournalUnavailable, OutboxItem
+from edge.journal import JOURNAL_FILE, Case, Event, Journal, JournalUnavailable, Moment, OutboxItem
 from edge.runfile import read_runfile, write_runfile
 from edge.settings import ResidentSettings, Settings
 from edge.sinks import Page, Urgency, fhir
@@ -93,6 +93,7 @@ class AlarmService:
         self._mqtt_number = 0
         self._mqtt_seq = 0  # last event handed over
         self._mqtt_seqs: dict[int, int] = {}  # publication number: the event it covers
+        self._mqtt_again: deque[str] = deque()  # open at the start: for a broker that lost its memory
         self._mqtt_done = self._mqtt_saved = 0
         self._mqtt_saved_s = 0.0
 
@@ -156,9 +157,7 @@ class AlarmService:
             self._begin(case, now_s)
             if case.facts.kind is Kind.BLIND and case.facts.cause and case.facts.wearable is None:
                 self._blind.setdefault(case.facts.cause, case.facts.incident)
-        if self._mqtt is not None:
-            for case in open_cases:  # a broker that lost its memory gets them again
-                self._publish(case, now_s)
+        self._mqtt_again.extend(case.facts.incident for case in open_cases)
 
     def _begin(self, case: Case, now_s: float) -> None:
         facts, raised = case.facts, case.first("raised")
@@ -281,7 +280,8 @@ class AlarmService:
             "accepted": accepted,
             "reason": report.error,
         }
-        self._note(lambda journal: journal.add(call.incident, "paged", **body))
+        when = Moment.now()
+        self._note(lambda journal: journal.add(call.incident, "paged", when=when, **body))
 
     # -- from sinks ---------------------------------------------------------------------------
 
@@ -314,6 +314,7 @@ class AlarmService:
             self._on_record(report)
 
     def _on_mqtt(self, event: tuple[Any, ...]) -> None:
+        when = Moment.now()
         match event:
             case ("published", int(number)):
                 self._mqtt_done = self._mqtt_seqs.get(number, self._mqtt_done)
@@ -321,12 +322,12 @@ class AlarmService:
             case ("acknowledge", str(incident), str(by), "acknowledged"):
                 if incident in self._escalations:
                     self._escalations[incident].on_acknowledged()
-                    self._note(lambda journal: journal.acknowledge(incident, by))
+                    self._note(lambda journal: journal.acknowledge(incident, by, when=when))
             case ("acknowledge", str(incident), str(by), "attended"):
                 if incident in self._escalations:
                     self._escalations[incident].on_acknowledged()
-                    self._note(lambda journal: journal.acknowledge(incident, by))
-                    self._note(lambda journal: journal.add(incident, "attended", by=by))
+                    self._note(lambda journal: journal.acknowledge(incident, by, when=when))
+                    self._note(lambda journal: journal.add(incident, "attended", when=when, by=by))
 
     # -- record -------------------------------------------------------------------------------
 
@@ -430,6 +431,12 @@ class AlarmService:
     def _feed_mqtt(self, now_s: float) -> None:
         if self._mqtt is None or self._journal is None:
             return
+        with self._journal_guard():
+            while self._mqtt_again and self._mqtt.ready_for_more:
+                case = self._journal.case(self._mqtt_again[0])
+                if case is not None:
+                    self._publish(case, now_s)
+                self._mqtt_again.popleft()
         if self._mqtt_seq < self._seq and self._mqtt.ready_for_more:
             with self._journal_guard():
                 for event in self._journal.events_after(self._mqtt_seq, limit=20):
@@ -495,13 +502,17 @@ class AlarmService:
             del self._blind[cause]
             if open_incident in self._escalations:
                 self._escalations[open_incident].on_resolved(now_s=now_s)
-            self._note(lambda journal: journal.resolve(open_incident, Outcome.RESTORED, BY_SYSTEM))
+            when = Moment.now()
+            self._note(lambda journal: journal.resolve(open_incident, Outcome.RESTORED, BY_SYSTEM, when=when))
 
     def _on_unwritten(self, unwritten: dict[str, Any], now_s: float) -> None:
         """Take an incident that detect could not put on disk."""
         document = unwritten["incident"]
         if document["incident"] in self._facts:
             return
+        with self._journal_guard():
+            if self._journal is not None and self._journal.case(document["incident"]) is not None:
+                return  # written by now, perhaps closed: what a dead detect last said is old
         impact_at = document["impact_at"]
         facts = Incident(
             **{
@@ -516,11 +527,12 @@ class AlarmService:
     def _raise_here(self, facts: Incident, body: dict[str, Any], now_s: float) -> None:
         """Call people about an incident whether or not the journal takes it."""
         self._facts[facts.incident] = facts
+        when = Moment.now()
         since_impact = float(body.get("since_impact_s", 0.0))
         self._escalations[facts.incident] = Escalation(
             facts, self._policy, now_s=now_s, since_impact_s=since_impact
         )
-        self._note(lambda journal: journal.raise_incident(facts, **body))
+        self._note(lambda journal: journal.raise_incident(facts, when=when, **body))
 
     def _heartbeat(self) -> None:
         now_s = monotonic_s()

@@ -42,18 +42,19 @@ def incidents(
         say("No open incidents." if not everything else "No incidents.")
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("kind", "room", "state", "raised", "on floor", "taken by", "outcome", box=None)
+    table = Table(
+        Column("incident", min_width=36), "kind", "room", "state", "raised", "on floor", "taken by", "outcome"
+    )
     for d in documents:
         room = " ".join(filter(None, [d["room"], d["bed"]])) or "-"
         kind = f"{d['kind']}: {d['cause']}" if d.get("cause") else d["kind"]
         lain = "-" if d["on_floor_s"] is None else _duration(d["on_floor_s"])
         owner = d["acknowledged"]["by"] if d["acknowledged"] else "NOBODY YET"
         outcome = d["resolved"]["outcome"] if d["resolved"] else "-"
-        table.add_row(kind, room, d["state"], _short_time(d["raised_at"]), lain, owner, outcome)
-        table.add_row(f"[dim]{d['incident']}[/]")
-    Console(soft_wrap=True).print(table)
+        table.add_row(d["incident"], kind, room, d["state"], _short_time(d["raised_at"]), lain, owner, outcome)
+    Console().print(table)
     say("Next: fallwatch ack INCIDENT, then fallwatch resolve INCIDENT --outcome OUTCOME.")
 
 

@@ -195,9 +195,9 @@ class Detector:
         self._suspicion, self._alarm = None, suspicion
         self._motion, self._motion_since = None, None
         self._quiet_until = end + self._samples(self._decision.refractory_s)
-        # The newest sample's own time: staff are not paged after the end of the stream.
-        raised_s = self.seconds(end - 1)
-        return FallDetected(self.seconds(suspicion.impact_k), raised_s, round(suspicion.probability, 4), long_lie)
+        return FallDetected(
+            self.seconds(suspicion.impact_k), self.seconds(end), round(suspicion.probability, 4), long_lie
+        )
 
     def _still_for(self, end: int, magnitude_g: Accel) -> int:
         """Return for how many samples nothing has moved, given the newest window."""

@@ -8,6 +8,7 @@ import logging
 import queue
 import threading
 from collections import deque
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from edge.core.detector import FallDetected, MotionChanged
 from edge.core.incident import Incident, Kind, Outcome, State, new_incident_id, utc_text
 from edge.core.supervision import Cause, Sight, Watch, cause_of
 from edge.detect.pipeline import Found, News, Pipeline, Pressed
-from edge.journal import JOURNAL_FILE, Journal, JournalUnavailable
+from edge.journal import JOURNAL_FILE, Journal, JournalUnavailable, Moment
 from edge.keys import KeyStore
 from edge.runfile import write_runfile
 from edge.settings import ResidentSettings, Settings
@@ -33,6 +34,7 @@ QUEUE_READS = 1000  # waiting reads of all dongles; more means that this process
 TICK_S = 1.0
 DONGLE_GRACE_S = 20.0  # a receiver gone for so long is told to a person
 AGAIN_WITHIN_S = 120.0  # a further fall so soon joins the incident nobody has answered yet
+HOME_CAUSES = (Cause.DONGLE_GONE, Cause.NO_MODEL)  # the alarm service watches the rest of the home
 SAME_IMPACT_S = 10.0  # an impact this near a known one is the same, seen again after a restart
 
 
@@ -44,7 +46,9 @@ class DetectService:
         self._run_file = run / "detect.json"
         self._journal_path = state / JOURNAL_FILE
         self._journal: Journal | None = None
-        self._unwritten: deque[tuple[Incident, dict[str, Any]]] = deque()
+        self._writes: deque[Callable[[Journal], object]] = deque()  # in order, until the disk takes them
+        self._unwritten: dict[str, dict[str, Any]] = {}  # the incidents among them, for the heartbeat
+        self._journal_refuses = False
         self._events: queue.Queue[DongleEvent] = queue.Queue(QUEUE_READS)
         self._stop = threading.Event()
         self._ports = {d.port: DonglePort(d.port, d.baud) for d in settings.dongle}
@@ -97,7 +101,7 @@ class DetectService:
         for thread in threads:
             thread.join(timeout=2.0)
         self._gateway.stop()
-        self._flush_unwritten()
+        self._flush()
         if self._journal is not None:
             self._journal.close()
 
@@ -191,30 +195,43 @@ class DetectService:
             **_whereabouts(resident),
         )
         body = {"since_impact_s": round(now_s - (impact_at_s or now_s), 3), **details}
-        self._unwritten.append((incident, body))
-        self._flush_unwritten()
+        when = Moment.now()
+
+        def write(journal: Journal) -> None:
+            journal.raise_incident(incident, when=when, **body)
+            del self._unwritten[incident.incident]
+
+        self._unwritten[incident.incident] = _as_document(incident, body)
+        self._write(write)
+        if self._unwritten:
+            self._heartbeat(now_s)  # the way around: the alarm service reads it there
         log.info("%s raised for room %s: %s", kind, incident.room, incident.incident)
         return incident.incident
 
-    def _flush_unwritten(self) -> None:
-        while self._unwritten:
-            incident, body = self._unwritten[0]
+    def _note(self, incident: str, kind: str, **body: Any) -> None:
+        when = Moment.now()
+        self._write(lambda journal: journal.add(incident, kind, when=when, **body))
+
+    def _write(self, write: Callable[[Journal], object]) -> None:
+        """Write to the journal now, or, in order, as soon as it takes it."""
+        self._writes.append(write)
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._writes:
             try:
                 if self._journal is None:
                     self._journal = Journal(self._journal_path)
-                self._journal.raise_incident(incident, **body)
+                self._writes[0](self._journal)
             except JournalUnavailable as error:
-                log.error("incident %s is not on disk yet: %s", incident.incident, error)
-                self._heartbeat(monotonic_s())  # the way around: the alarm service reads it there
+                if not self._journal_refuses:
+                    log.error("what happens is not on disk yet: %s", error)
+                    self._journal_refuses = True
                 return
-            self._unwritten.popleft()
-
-    def _note(self, incident: str, kind: str, **body: Any) -> None:
-        try:
-            if self._journal is not None:
-                self._journal.add(incident, kind, **body)
-        except JournalUnavailable as error:
-            log.error("%s of incident %s is not noted: %s", kind, incident, error)
+            self._writes.popleft()
+            if self._journal_refuses:
+                log.info("journal is back")
+                self._journal_refuses = False
 
     def _is_unanswered(self, incident: str) -> bool:
         try:
@@ -241,7 +258,8 @@ class DetectService:
             closed = case.state is State.RESOLVED
             if raised is None or (facts.wearable or "") not in {"", *self._residents}:
                 continue
-            if facts.kind is Kind.BLIND and not closed and facts.cause != Cause.DETECT_SILENT:
+            ours = facts.wearable is not None or facts.cause in HOME_CAUSES
+            if facts.kind is Kind.BLIND and not closed and ours:
                 self._blind[facts.wearable or ""] = facts.incident
             elif facts.kind in {Kind.FALL, Kind.LONG_LIE} and facts.wearable and facts.impact_at:
                 ago_s = case.elapsed_s(raised, now_s=now_s) + float(raised.body.get("since_impact_s", 0.0))
@@ -256,7 +274,7 @@ class DetectService:
         self._on_news(self._pipeline.on_timer(now_s))
         for _, packet in self._gateway.proofs_due(now_s):
             self._send_packet(packet)
-        self._flush_unwritten()
+        self._flush()
         self._supervise(now_s)
         self._heartbeat(now_s)
 
@@ -277,12 +295,9 @@ class DetectService:
             assert watch.cause is not None
             self._blind[wearable] = self._commit(Kind.BLIND, wearable or None, cause=watch.cause.value)
         elif open_incident is not None and watch.cause is None:
-            try:
-                if self._journal is not None:
-                    self._journal.resolve(open_incident, Outcome.RESTORED, "fallwatch")
-                    del self._blind[wearable]
-            except JournalUnavailable as error:
-                log.error("%s", error)
+            del self._blind[wearable]
+            when = Moment.now()
+            self._write(lambda journal: journal.resolve(open_incident, Outcome.RESTORED, "fallwatch", when=when))
 
     def _home_cause(self) -> Cause | None:
         """Return what blinds more than one wearable."""
@@ -314,7 +329,7 @@ class DetectService:
                 "radio": {"unknown_wearable": self._gateway.unknown, "unreadable": self._gateway.unreadable},
                 "dongles": {port: self._dongle_words(port, now_s) for port in self._ports},
                 "wearables": {w: self._wearable_words(w, now_s) for w in self._residents},
-                "unwritten": [_as_document(incident, body) for incident, body in self._unwritten],
+                "unwritten": list(self._unwritten.values()),
             },
         )
 

@@ -6,6 +6,7 @@ Run as a program it is the writer of `test_kill`: a process that commits inciden
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import queue
@@ -21,6 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import numpy as np
+import onnx.parser
+
 from edge.clock import utc_now
 from edge.core.incident import Incident, Kind, new_incident_id
 from edge.journal import JOURNAL_FILE, Case, Journal
@@ -33,9 +37,12 @@ from edge.sinks.espa_station import EspaStation
 from edge.sinks.record import RECORD_FILE, EmbeddedRecord, RecordEntry
 from firmware_bridge.session import WearableSession
 from firmware_bridge.virtual import DonglePty, VirtualDongle, VirtualWearable
+from models.preprocess import PREPROCESSING_VERSION
 
 DATA = Path(__file__).parent.parent / "data"
 FALL = "fall-forward-wrist.csv"
+FALL_IMPACT_S = 5.3  # from its start to its greatest acceleration, 5.6 g
+FALL_LENGTH_S = 15.0
 WALK = "walk-wrist.csv"
 FALLWATCH = [sys.executable, "-m", "edge.cli"]
 SLOW_S = 30.0  # for what takes a second on an idle machine
@@ -67,7 +74,49 @@ steps_s = [2, 4]
 repeat_every_s = 3
 """
 
+# A model that needs no training: somebody fell who was shaken by more than 4 g. Walking stays under 3 g.
+MODEL = """
+<ir_version: 10, opset_import: ["" : 18]>
+shaken (float[b, 160, 3] accel_g) => (float[b] probability)
+<int64[1] samples = {1}, int64[1] axes = {2}, float limit_g = {4.0}> {
+    magnitude_g = ReduceL2<keepdims = 0>(accel_g, axes)
+    peak_g = ReduceMax<keepdims = 0>(magnitude_g, samples)
+    over_g = Sub(peak_g, limit_g)
+    probability = Sigmoid(over_g)
+}
+"""
+CARD = {
+    "schema": 1,
+    "name": "shaken",
+    "placement": "wrist",
+    "rate_hz": 32,
+    "window_samples": 160,
+    "hop_samples": 16,
+    "clip_g": 16,
+    "preprocessing": PREPROCESSING_VERSION,
+    "decision": {
+        "threshold": 0.5,
+        "confirm_windows": 2,
+        "suspect_threshold": 0.4,
+        "weigh_s": 3,
+        "refractory_s": 10,
+    },
+}
+
 T = TypeVar("T")
+
+
+def write_model(folder: Path) -> None:
+    """Write `MODEL` as a bundle."""
+    folder.mkdir()
+    octets = onnx.parser.parse_model(MODEL).SerializeToString()
+    (folder / "model.onnx").write_bytes(octets)
+    card = {**CARD, "onnx_sha256": hashlib.sha256(octets).hexdigest()}
+    (folder / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    windows = np.zeros((2, 160, 3), np.float32)
+    windows[1, 80] = 8.0
+    probabilities = 1 / (1 + np.exp(4 - np.linalg.norm(windows, axis=2).max(axis=1)))
+    np.savez(folder / "golden.npz", windows=windows, probabilities=probabilities)
 
 
 def until(what: Callable[[], T | None], timeout_s: float = SLOW_S, *, hint: str = "") -> T:
@@ -135,6 +184,7 @@ class Service:
         self.name = command[0]
         self.log = home.folder / f"{self.name}.log"
         self.started_s = time.monotonic()
+        self._ready_s: float | None = None
         with self.log.open("ab") as out:
             self.process = subprocess.Popen([*FALLWATCH, *command], env=home.environment, stdout=out, stderr=out)
 
@@ -145,9 +195,9 @@ class Service:
     def ready_s(self) -> float | None:
         """Return how long after its start the service first spoke, or None if it has not yet."""
         told = self._home.told(self.name)
-        if told is None or told["mono_s"] < self.started_s:
-            return None
-        return float(told["mono_s"]) - self.started_s
+        if self._ready_s is None and told is not None and told["mono_s"] > self.started_s:
+            self._ready_s = float(told["mono_s"]) - self.started_s
+        return self._ready_s
 
     def ready(self, timeout_s: float = SLOW_S) -> Self:
         until(lambda: self.ready_s() is not None, timeout_s, hint=f"{self.name} ready; {self.tail()}")
@@ -180,11 +230,20 @@ class Service:
 class Home:
     """Folders, settings and keys of a home with ``wearables`` residents, and whatever was started in it.
 
-    Resident ``rN`` of room ``N`` wears ``000N``. ``more`` is TOML that goes after the rest.
+    Resident ``rN`` of room ``N`` wears ``000N``. ``more`` is TOML that goes after the rest. What is at stake
+    here is the services, so a plain `MODEL` decides, unless ``shipped``.
     """
 
     def __init__(
-        self, folder: Path, *, wearables: int = 2, calls: str = CALLS, pager: str = PAGER, more: str = ""
+        self,
+        folder: Path,
+        *,
+        wearables: int = 2,
+        calls: str = CALLS,
+        pager: str = PAGER,
+        silence_s: float = 60.0,
+        more: str = "",
+        shipped: bool = False,
     ) -> None:
         self.folder = folder
         self.id = "site-7"
@@ -192,6 +251,10 @@ class Home:
         self.dongle_link, self.pager_link = folder / "dongle", folder / "pager"
         text = SETTINGS.format(home=self.id, folder=folder)
         text += "".join(RESIDENT.format(number=number) for number in range(1, wearables + 1))
+        text += f"\n[detect]\nsilence_s = {silence_s}\n"
+        if not shipped:
+            write_model(folder / "model")
+            text += f'wrist_model = "{folder}/model"\n'
         self.config.write_text(text + pager.format(folder=folder) + calls + more, encoding="utf-8")
         self.environment = {
             **os.environ,

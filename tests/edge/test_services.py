@@ -277,7 +277,7 @@ def test_a_dead_detect_is_told_to_staff_within_seconds_and_withdrawn_when_it_is_
 
 
 def test_status_says_who_is_blind_and_why(tmp_path: Path) -> None:
-    with Home(tmp_path, more="[detect]\nsilence_s = 3.0\n") as home, Pager(home.pager_link):
+    with Home(tmp_path, silence_s=2.0) as home, Pager(home.pager_link):
         code, parts = home.status()
         assert code == 1
         assert {part["well"] for part in parts.values()} == {False}
@@ -287,7 +287,7 @@ def test_status_says_who_is_blind_and_why(tmp_path: Path) -> None:
 
         alarm = home.start("alarm").ready()
         home.start("detect").ready()
-        silent = home.wearable(2, silent_from_s=12.0)
+        silent = home.wearable(2, silent_from_s=7.0)
         with home.wear([home.wearable(1, loop=True), silent]):
             until(lambda: home.status()[0] == 0, hint=str(home.status()))
             code, parts = home.status()
@@ -356,7 +356,7 @@ def test_noise_forgeries_strangers_and_loose_plugs_are_counted_and_survived(tmp_
         until(lambda: home.told_of("0001")["samples"] > 0)
 
         played = play(dongle, played + 2.5, lambda frames: line.say(torn(frames)))
-        until(lambda: home.receiver()["bad_frames"] > 20)
+        until(lambda: home.receiver()["bad_frames"] > 5)
         until(lambda: home.told_of("0002")["forged"] > 3)
         told = home.told("detect")
         assert told is not None
@@ -365,7 +365,7 @@ def test_noise_forgeries_strangers_and_loose_plugs_are_counted_and_survived(tmp_
         assert parts["service detect"]["unknown_wearable"] > 3
         assert parts["wearable 0002"]["forged"] > 3
         assert parts["wearable 0002"]["cause"] == "wearable never heard"
-        assert parts["receiver dongle"]["bad_frames"] > 20
+        assert parts["receiver dongle"]["bad_frames"] > 5
 
         line.unplug()
         until(lambda: not home.receiver()["well"])
@@ -447,7 +447,7 @@ class FullFolder:
     def refuse(self) -> None:
         with contextlib.suppress(OSError), self._filler.open("wb", buffering=0) as file:
             while True:
-                file.write(bytes(4096))
+                file.write(bytes(1 << 16))
 
     def give(self) -> None:
         self._filler.unlink()
@@ -472,10 +472,10 @@ class ShortFiles:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A home's folder whose state folder is a disk of 1 MiB."""
+    """A home's folder whose state folder is a disk of 16 MiB."""
     folder = tmp_path / "home"
     (folder / "state").mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1M", "none", str(folder / "state")]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16M", "none", str(folder / "state")]
     if os.geteuid() != 0 or subprocess.run(mount, check=False, stderr=subprocess.DEVNULL).returncode:
         pytest.skip("only root may mount a small disk; the test with short files takes its place")
     yield folder

@@ -295,7 +295,8 @@ real_data = pytest.mark.skipif(
     ("name", "dataset", "falls", "others"),
     [
         ("umafall", "umafall", 397, 944),
-        ("smartfallmm", "smartfallmm-watch", 263, 1110),
+        ("smartfallmm", "smartfallmm-watch", 261, 1109),
+        ("smartfallmm", "smartfallmm-meta-hip", 293, 1289),
         ("sisfall", "sisfall", 600, 632),
         ("hifd", "hifd", 103, 245),
         ("geotec", "geotec", 0, 223),

@@ -1,0 +1,198 @@
+"""The files in ``systemd/``: systemd itself reads them where it is, and every hardening has its reason."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from edge.cli import app
+from edge.settings import DEFAULT_CONFIG, DEFAULT_RUN, DEFAULT_STATE
+
+UNITS = Path(__file__).resolve().parent.parent / "systemd"
+SERVICES = sorted(UNITS.glob("*.service"))
+PROGRAM = "/opt/fallwatch/.venv/bin/fallwatch"
+# Tenths; 100 is no hardening at all. With systemd 252 they are 21 and 12; other versions weigh a little otherwise.
+MOST_EXPOSED = {"fallwatch-alarm.service": 25, "fallwatch-detect.service": 15}
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze (Debian package systemd) is not installed"
+)
+
+
+def read(unit: Path) -> configparser.ConfigParser:
+    """Return a unit's settings; of one that is given more than once, the last."""
+    parser = configparser.ConfigParser(
+        strict=False, interpolation=None, delimiters=("=",), comment_prefixes=("#",)
+    )
+    parser.optionxform = str  # type: ignore[assignment,method-assign]  # the documented way to keep the case
+    parser.read(unit, encoding="utf-8")
+    return parser
+
+
+@needs_systemd
+def test_systemd_has_nothing_to_say_against_the_units(tmp_path: Path) -> None:
+    # It also looks for the program, which is not at its place on this machine: any that exists will do.
+    for unit in [*SERVICES, UNITS / "fallwatch.target"]:
+        text = unit.read_text(encoding="utf-8")
+        (tmp_path / unit.name).write_text(text.replace(PROGRAM, "/bin/true"), encoding="utf-8")
+    checked = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *tmp_path.iterdir()], capture_output=True, text=True, check=False
+    )
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+@needs_systemd
+def test_systemd_would_speak_up_about_a_mistake(tmp_path: Path) -> None:
+    unit = tmp_path / "wrong.service"
+    unit.write_text("[Service]\nExecStart=/bin/true\nNoNewPriviledges=yes\n", encoding="utf-8")
+    checked = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False
+    )
+    assert "NoNewPriviledges" in checked.stderr
+
+
+@needs_systemd
+@pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.name)
+def test_a_service_is_as_closed_as_it_was(unit: Path) -> None:
+    threshold = f"--threshold={MOST_EXPOSED[unit.name]}"
+    checked = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", threshold, unit],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout[-3000:] + checked.stderr
+
+
+@pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.name)
+def test_a_service_never_gives_up(unit: Path) -> None:
+    parser = read(unit)
+    assert parser["Service"]["Restart"] == "always"
+    assert parser["Unit"]["StartLimitIntervalSec"] == "0"
+    assert 0 < float(parser["Service"]["RestartSec"]) <= 5
+    assert "RestartPreventExitStatus" not in parser["Service"]
+
+
+@pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.name)
+def test_a_service_has_an_account_without_powers(unit: Path) -> None:
+    service = read(unit)["Service"]
+    wanted = {
+        "User": "fallwatch",
+        "NoNewPrivileges": "yes",
+        "CapabilityBoundingSet": "",
+        "ProtectSystem": "strict",
+        "ProtectHome": "yes",
+        "DevicePolicy": "closed",
+        "MemoryDenyWriteExecute": "yes",
+        "SystemCallArchitectures": "native",
+        "UMask": "0077",
+    }
+    assert {key: service.get(key) for key in wanted} == wanted
+    # Reading whether the clock is synchronised must stay possible; both would forbid it.
+    assert "ProtectClock" not in service
+    assert service["SystemCallFilter"] == "adjtimex clock_adjtime"
+    assert "ProcSubset" not in service
+
+
+def test_detection_has_no_network_and_the_alarm_service_no_keys_of_wearables() -> None:
+    detect, alarm = (read(UNITS / f"fallwatch-{name}.service")["Service"] for name in ("detect", "alarm"))
+    assert detect["PrivateNetwork"] == "yes"
+    assert detect["RestrictAddressFamilies"] == "AF_UNIX"
+    assert alarm["InaccessiblePaths"] == f"-{DEFAULT_CONFIG.parent}/secrets/wearables"
+
+
+@pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.name)
+def test_a_service_starts_a_command_that_there_is(unit: Path) -> None:
+    program, name, *options = read(unit)["Service"]["ExecStart"].split()
+    assert program == PROGRAM
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]  # it is a group
+    command.make_context(name, options)
+    assert unit.name == f"fallwatch-{name}.service"
+
+
+@pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.name)
+def test_every_line_of_a_service_has_its_reason(unit: Path) -> None:
+    plain = {
+        "ExecStart",
+        "Group",
+        "StateDirectoryMode",
+        "RuntimeDirectoryMode",
+    }  # and what goes with the line above
+    lines = unit.read_text(encoding="utf-8").partition("[Service]\n")[2].partition("[Install]")[0].splitlines()
+    explained, last = False, ""
+    for line in lines:
+        key = line.partition("=")[0]
+        if line.startswith("#"):
+            explained, last = True, ""
+        elif not line:
+            explained = False
+        else:
+            goes_on = key == last or key.startswith(("RuntimeDirectory", "StateDirectory"))
+            assert explained or goes_on or key in plain, f"{unit.name}: {line} has no reason above it"
+            explained, last = False, key
+
+
+def test_the_target_starts_all_services_and_stops_them() -> None:
+    target = read(UNITS / "fallwatch.target")
+    assert sorted(target["Unit"]["Wants"].split()) == [unit.name for unit in SERVICES]
+    assert target["Install"]["WantedBy"] == "multi-user.target"
+    assert {read(unit)["Unit"]["PartOf"] for unit in SERVICES} == {"fallwatch.target"}
+
+
+def test_account_and_folders_are_those_of_the_services_and_settings() -> None:
+    entries = [line.split() for line in lines_of("fallwatch.sysusers.conf")]
+    assert [entry[:2] for entry in entries] == [["u", "fallwatch"]]
+    folders = {
+        path: (mode, user, group)
+        for _, path, mode, user, group in map(str.split, lines_of("fallwatch.tmpfiles.conf"))
+    }
+    assert folders == {
+        str(DEFAULT_CONFIG.parent): ("2750", "root", "fallwatch"),
+        f"{DEFAULT_CONFIG.parent}/secrets": ("2750", "root", "fallwatch"),
+        f"{DEFAULT_CONFIG.parent}/secrets/wearables": ("0700", "fallwatch", "fallwatch"),
+        str(DEFAULT_STATE): ("0750", "fallwatch", "fallwatch"),
+    }
+    for unit in SERVICES:
+        service = read(unit)["Service"]
+        assert Path("/var/lib", service["StateDirectory"]) == DEFAULT_STATE
+        assert Path("/run", service["RuntimeDirectory"]) == DEFAULT_RUN
+        assert service["RuntimeDirectoryPreserve"] == "yes"  # the other service writes there as well
+
+
+def test_every_serial_driver_the_units_name_is_loaded_at_boot() -> None:
+    drivers = {"ttyACM": "cdc_acm", "ttyUSB": "usbserial"}  # the others are part of the kernel
+    allowed = {
+        name for unit in SERVICES for name in re.findall(r"^DeviceAllow=char-(\w+) rw$", unit.read_text(), re.M)
+    }
+    assert allowed == {*drivers, "ttyAMA", "ttyS"}
+    assert set(lines_of("fallwatch.modules-load.conf")) == {drivers[name] for name in allowed if name in drivers}
+
+
+def test_the_udev_rules_match_and_assign_as_udev_writes_it() -> None:
+    rules = lines_of("70-fallwatch.rules")
+    assert len(rules) == 2
+    term = re.compile(r'[A-Z]+(\{[\w/]+\})?(==|\+=|=)"[^"]+"')
+    for rule in rules:
+        assert all(term.fullmatch(part) for part in rule.split(", ")), rule
+        assert "fallwatch" in rule
+    assert 'SYMLINK+="serial/by-id/usb-fallwatch-dongle"' in rules[0]
+
+
+@pytest.mark.skipif(
+    shutil.which("udevadm") is None
+    or b"verify" not in subprocess.run(["udevadm", "--help"], capture_output=True, check=False).stdout,
+    reason="udevadm verify came with systemd 254 (Debian 13)",
+)
+def test_udev_has_nothing_to_say_against_the_rules() -> None:
+    subprocess.run(["udevadm", "verify", UNITS / "70-fallwatch.rules"], check=True, capture_output=True)
+
+
+def lines_of(name: str) -> list[str]:
+    """Return the lines of a file that say something."""
+    text = (UNITS / name).read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
