@@ -44,16 +44,16 @@ def incidents(
     from rich.console import Console
     from rich.table import Column, Table
 
-    table = Table(
-        Column("incident", min_width=36), "kind", "room", "state", "raised", "on floor", "taken by", "outcome"
-    )
+    table = Table(Column("incident", min_width=36), "what", "raised", "on floor", "state", box=None)
     for d in documents:
-        room = " ".join(filter(None, [d["room"], d["bed"]])) or "-"
-        kind = f"{d['kind']}: {d['cause']}" if d.get("cause") else d["kind"]
+        what = f"{d['kind']} room {d['room']} {d['bed'] or ''}" if d["room"] else f"{d['kind']}: {d.get('cause')}"
         lain = "-" if d["on_floor_s"] is None else _duration(d["on_floor_s"])
-        owner = d["acknowledged"]["by"] if d["acknowledged"] else "NOBODY YET"
-        outcome = d["resolved"]["outcome"] if d["resolved"] else "-"
-        table.add_row(d["incident"], kind, room, d["state"], _short_time(d["raised_at"]), lain, owner, outcome)
+        state = "NOBODY YET"
+        if d["resolved"]:
+            state = f"closed: {d['resolved']['outcome']}"
+        elif d["acknowledged"]:
+            state = f"{d['state']}: {d['acknowledged']['by']}"
+        table.add_row(d["incident"], what, _short_time(d["raised_at"]), lain, state)
     Console().print(table)
     say("Next: fallwatch ack INCIDENT, then fallwatch resolve INCIDENT --outcome OUTCOME.")
 
@@ -285,4 +285,4 @@ def _duration(seconds: float) -> str:
 
 
 def _short_time(text: str) -> str:
-    return text[:19].replace("T", " ")
+    return f"{text[8:10]}/{text[5:7]} {text[11:16]}"
