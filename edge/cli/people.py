@@ -44,16 +44,14 @@ def incidents(
     from rich.console import Console
     from rich.table import Column, Table
 
-    table = Table(Column("incident", min_width=36), "what", "raised", "on floor", "state", box=None)
+    table = Table(Column("incident", min_width=36), "what", "who goes", show_lines=True)
     for d in documents:
         what = f"{d['kind']} room {d['room']} {d['bed'] or ''}" if d["room"] else f"{d['kind']}: {d.get('cause')}"
-        lain = "-" if d["on_floor_s"] is None else _duration(d["on_floor_s"])
-        state = "NOBODY YET"
+        lain = "" if d["on_floor_s"] is None else f", {_duration(d['on_floor_s'])} on the floor"
+        goes = f"{d['state']}: {d['acknowledged']['by']}" if d["acknowledged"] else "NOBODY YET"
         if d["resolved"]:
-            state = f"closed: {d['resolved']['outcome']}"
-        elif d["acknowledged"]:
-            state = f"{d['state']}: {d['acknowledged']['by']}"
-        table.add_row(d["incident"], what, _short_time(d["raised_at"]), lain, state)
+            goes = f"closed: {d['resolved']['outcome']}"
+        table.add_row(d["incident"], f"{what.strip()}, {_short_time(d['raised_at'])}{lain}", goes)
     Console().print(table)
     say("Next: fallwatch ack INCIDENT, then fallwatch resolve INCIDENT --outcome OUTCOME.")
 

@@ -123,6 +123,7 @@ class Escalation:
             return
         self._motions.add(motion)
         self._on_floor = self._on_floor and motion != "upright"
+        self._drop_outdated()
         if motion != "still":
             self._news.append((Words(motion), self.called(now_s)))
 
@@ -145,9 +146,11 @@ class Escalation:
             self._retry_s[call.number, group] = (now_s + self._policy.retry_s, again)
 
     def _is_outdated(self, words: Words) -> bool:
-        """Tell whether nobody needs to hear this any more: help is on its way, or all is over."""
+        """Tell whether nobody needs to hear this any more: help is on its way, or up again, or all is over."""
         if self.stage is Stage.CLOSED:
             return words is not Words.CANCELLED
+        if words is Words.ON_FLOOR:
+            return not self._on_floor
         return self.stage is Stage.ANSWERED and words in {Words.ALARM, Words.AGAIN}
 
     def _drop_outdated(self) -> None:

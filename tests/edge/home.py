@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import json
 import os
-import queue
 import random
 import select
 import signal
@@ -387,12 +386,12 @@ class SharedDongle(VirtualDongle):
 class Writer:
     """A process that commits incidents, each for a room of its own, and says so once they are on disk."""
 
-    def __init__(self, home: Home, seed: int, first: int) -> None:
-        command = [sys.executable, __file__, str(home.state), str(seed), str(first)]
+    def __init__(self, home: Home, seed: int, first: int, *, pause_s: float = 2.0) -> None:
+        command = [sys.executable, __file__, str(home.state), str(seed), str(first), str(pause_s)]
         self.process = subprocess.Popen(
             command, env=home.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self.committed: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()  # incident, room
+        self._committed: dict[str, str] = {}  # incident: room
         self._reader = threading.Thread(target=self._read, name="writer")
         self._reader.start()
 
@@ -400,9 +399,10 @@ class Writer:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             incident, room = line.split()
-            self.committed.put((incident, room))
+            self._committed[incident] = room
 
-    def end(self, *, kill: bool = False) -> None:
+    def end(self, *, kill: bool = False) -> dict[str, str]:
+        """Stop or kill it; return incident and room of all it said were committed."""
         assert self.process.stdin is not None
         if kill:
             self.process.kill()
@@ -411,14 +411,15 @@ class Writer:
         self._reader.join()
         assert self.process.stdout is not None
         self.process.stdout.close()
+        return self._committed
 
 
-def write_incidents(state: Path, seed: int, first: int) -> None:
+def write_incidents(state: Path, seed: int, first: int, pause_s: float) -> None:
     """Commit a fall now and then until stdin is closed; say incident and room after each commit."""
     rng = random.Random(seed)
     journal = Journal(state / JOURNAL_FILE)
     number = first
-    while not select.select([sys.stdin], [], [], rng.uniform(0.3, 2.2))[0]:
+    while not select.select([sys.stdin], [], [], pause_s * rng.uniform(0.2, 1.0))[0]:
         room = f"W{number}"
         incident = Incident(
             incident=new_incident_id(),
@@ -441,4 +442,4 @@ def write_incidents(state: Path, seed: int, first: int) -> None:
 
 
 if __name__ == "__main__":
-    write_incidents(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    write_incidents(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))

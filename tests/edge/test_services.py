@@ -26,7 +26,7 @@ from edge.journal import Case
 from firmware_bridge.session import WearableCounters, WearableSession
 from firmware_bridge.virtual import VirtualDongle
 from tests.edge.brokers import MOSQUITTO, Broker, Heard, Listener, amqtt, free_port, mosquitto
-from tests.edge.home import DATA, FALL, WALK, Home, Pager, until
+from tests.edge.home import DATA, FALL, FALL_IMPACT_S, WALK, Home, Pager, until
 
 ALARM = "FALL? RM 1 BED A"
 CALM = '[escalation]\ngroups = ["12"]\nsteps_s = [600]\nrepeat_every_s = 600\n'

@@ -12,7 +12,9 @@ RATE_HZ = 50.0
 PER_BATCH = 25
 
 
-def batches(count: int, *, tick0: int = 0, true_rate_hz: float = RATE_HZ, boot: int = 1, first0: int = 0) -> list[Batch]:
+def batches(
+    count: int, *, tick0: int = 0, true_rate_hz: float = RATE_HZ, boot: int = 1, first0: int = 0
+) -> list[Batch]:
     """Make batches whose x axis counts the samples."""
     made = []
     for i in range(count):
