@@ -22,7 +22,6 @@ from edge.core.incident import Incident, Kind, Outcome, State, parse_utc, utc_te
 
 log = logging.getLogger(__name__)
 
-BUSY_TIMEOUT_S = 5.0
 JOURNAL_FILE = "journal.db"
 SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -122,8 +121,14 @@ class OutboxItem:
 class Journal:
     """One process's connection to the journal; use it from one thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, busy_timeout_s: float = 5.0) -> None:
+        """Open it, or make it; wait at most ``busy_timeout_s`` for another process at each write.
+
+        Raises:
+            JournalUnavailable: it can be neither opened nor made.
+        """
         self.path = path
+        self._busy_timeout_s = busy_timeout_s
         self.quarantined: Path | None = None
         self._db = self._open()
 
@@ -146,7 +151,7 @@ class Journal:
             raise JournalUnavailable(self.path, str(error)) from None
 
     def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        db = sqlite3.connect(self.path, timeout=self._busy_timeout_s, isolation_level=None)
         try:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")

@@ -97,7 +97,7 @@ def read_recording(path: Path | str) -> Recording:
     return Recording(
         runs=runs,
         duration_s=round(float(max(runs[-1].t_s[-1], t_s[-1])), 3),
-        bad_rows=bad_rows + int(np.count_nonzero(~sound)),
+        bad_rows=bad_rows + len(table) - len(sound),
         placement=placement if placement in {"wrist", "waist"} else None,
         rate_hz=rate_hz,
         range_g=_number(comments.get("range_g"), low=0.5, high=PLAUSIBLE_G),
@@ -122,11 +122,14 @@ def _number(text: str | None, *, low: float, high: float) -> float | None:
     return value if low <= value <= high else None
 
 
-def _sound_times(t_s: Times) -> NDArray[np.bool_]:
-    """Tell which rows stand where their neighbours say: one that leaps off and back has a damaged digit."""
-    before, after = np.diff(t_s, prepend=-np.inf), np.diff(t_s, append=np.inf)
+def _sound_times(t_s: Times) -> NDArray[np.intp]:
+    """Return the rows that stand where their neighbours say: one that leaps off and back has a damaged digit."""
+    before, after = np.diff(t_s, prepend=t_s[0]), np.diff(t_s, append=t_s[-1])
     leaps = (before > STEP_BACK_S) & (after < -STEP_BACK_S) | (before < -STEP_BACK_S) & (after > STEP_BACK_S)
-    return ~leaps
+    sound = np.flatnonzero(~leaps)
+    steps_back = np.diff(t_s[sound]) < -STEP_BACK_S  # at the ends one step tells
+    begin, end = int(steps_back[:1].any()), len(sound) - int(steps_back[1:][-1:].any())
+    return sound[begin:end]
 
 
 def _forward(t_s: Times) -> Times:

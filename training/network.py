@@ -16,20 +16,20 @@ class FallNet(nn.Module):
     survives a sensor worn another way round.
     """
 
-    def __init__(self, window_samples: int, rate_hz: float, widths: tuple[int, ...] = (24, 32, 40, 56)) -> None:
+    def __init__(self, window_samples: int, rate_hz: float, *, dropout: float = 0.25) -> None:
         super().__init__()
         self._second = round(rate_hz) | 1  # odd, so that it centres
         layers: list[nn.Module] = []
         into, length = 8, window_samples
-        for width, kernel in zip(widths, (5, 5, 3, 3), strict=True):
+        for width, kernel in ((24, 5), (32, 5), (40, 3), (56, 3)):
             layers += [
                 nn.Conv1d(into, width, kernel, stride=2, padding=kernel // 2),
                 nn.BatchNorm1d(width),
                 nn.ReLU(),
             ]
             into, length = width, (length + 1) // 2
-        layers += [nn.Conv1d(into, 16, 1), nn.ReLU(), nn.Flatten(), nn.Dropout(0.15)]
-        layers += [nn.Linear(16 * length, 32), nn.ReLU(), nn.Dropout(0.1), nn.Linear(32, 1)]
+        layers += [nn.Conv1d(into, 16, 1), nn.ReLU(), nn.Flatten(), nn.Dropout(dropout)]
+        layers += [nn.Linear(16 * length, 32), nn.ReLU(), nn.Dropout(dropout * 0.8), nn.Linear(32, 1)]
         self.layers = nn.Sequential(*layers)
 
     def features(self, accel_g: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +26,18 @@ SETS = {
     "wrist": ("umafall", "smartfallmm", "hifd", "geotec", "hmp"),
     "waist": ("umafall", "smartfallmm", "sisfall", "assist-iot"),
 }
+# Recordings at another place on the body, to learn from as well: falls on the wrist are few.
+BORROWED = {"wrist": ("umafall", "sisfall"), "waist": ()}
+ELSEWHERE = "elsewhere"
 # How much each set's windows count in training: +-2 g sensors and put-back gravity teach less.
-SET_WEIGHTS = {"hifd": 0.6, "smartfallmm-meta-wrist": 0.3, "smartfallmm-meta-hip": 0.6, "geotec": 0.4, "hmp": 0.4}
+SET_WEIGHTS = {
+    ELSEWHERE: 0.5,
+    "hifd": 0.6,
+    "smartfallmm-meta-wrist": 0.3,
+    "smartfallmm-meta-hip": 0.6,
+    "geotec": 0.4,
+    "hmp": 0.4,
+}
 # Whose daily trials choose the threshold: sensors whose range can show an impact.
 THRESHOLD_WEIGHTS = {"umafall": 1.0, "smartfallmm-watch": 1.0, "sisfall": 1.0, "smartfallmm-meta-hip": 0.5}
 
@@ -47,6 +57,7 @@ class TrainConfig:
     averaging: float = field(
         default=0.995, metadata={"help": "share of the old in the running mean of the weights"}
     )
+    dropout: float = field(default=0.25, metadata={"help": "share of features forgotten while learning"})
     fall_share: float = field(default=0.4, metadata={"help": "share of falls in a batch"})
     target: float = field(default=0.01, metadata={"help": "share of daily trials allowed to alarm"})
     leave_out: str = field(default="", metadata={"help": "set to leave out whole and to test on"})
@@ -67,21 +78,21 @@ class TrainConfig:
         return cls(**vars(parser.parse_args(argv)))
 
 
-def split_by_person(trials: Sequence[Trial], folds: int, seed: int) -> dict[str, int]:
-    """Deal people into folds, set by set, those with falls first, so that every fold has of each."""
-    rng = np.random.default_rng(seed)
-    fallers = {t.person for t in trials if t.is_fall}
-    people = sorted({t.person for t in trials})
+def split_by_person(trials: Sequence[Trial], config: TrainConfig) -> dict[str, int]:
+    """Deal the placement's people into folds, set by set, those with falls first: every fold has of each."""
+    rng = np.random.default_rng(config.seed)
+    fallers = {t.person for t in trials if t.is_fall and t.placement == config.placement}
+    people = sorted({t.person for t in trials if t.placement == config.placement})
     order = [people[i] for i in rng.permutation(len(people))]
     order.sort(key=lambda p: (p.split("/")[0], p not in fallers))
-    return {person: i % folds for i, person in enumerate(order)}
+    return {person: i % config.folds for i, person in enumerate(order)}
 
 
 def fit(pool: Pool, shape: Shape, config: TrainConfig, *, seed: int) -> FallNet:
     """Train one network; from time to time, look for the windows that fool it."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    net = FallNet(shape.window_samples, shape.rate_hz)
+    net = FallNet(shape.window_samples, shape.rate_hz, dropout=config.dropout)
     ema = torch.optim.swa_utils.get_ema_multi_avg_fn(config.averaging)  # type: ignore[no-untyped-call]
     average = torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=ema, use_buffers=True)
     optimiser = torch.optim.AdamW(net.parameters(), lr=config.learning_rate, weight_decay=0.02)
@@ -136,7 +147,8 @@ def predict(net: FallNet, pool: Pool, index: NDArray[np.int64], window_samples: 
 def train_on(trials: Sequence[Trial], shape: Shape, config: TrainConfig, *, seed: int) -> FallNet:
     """Cut windows from trials and fit a network on them."""
     rng = np.random.default_rng(seed)
-    pool = build_pool(trials, shape, variants=config.variants, set_weights=SET_WEIGHTS, rng=rng)
+    named = [t if t.placement == config.placement else replace(t, dataset=ELSEWHERE) for t in trials]
+    pool = build_pool(named, shape, variants=config.variants, set_weights=SET_WEIGHTS, rng=rng)
     return fit(pool, shape, config, seed=seed)
 
 
@@ -147,8 +159,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = TrainConfig(**{**vars(config), "steps": 60, "variants": 1, "folds": 2, "averaging": 0.8})
     torch.set_num_threads(1)
     console, shape = Console(), Shape()
-    trials, _ = load(SETS[config.placement])
-    trials = [t for t in trials if t.placement == config.placement]
+    found, _ = load(dict.fromkeys([*SETS[config.placement], *BORROWED[config.placement]]))
+    trials = [t for t in found if t.placement == config.placement or t.dataset in BORROWED[config.placement]]
     if config.fast:
         trials = trials[::12]
     console.print(
@@ -157,8 +169,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     if config.leave_out:  # train without a whole set, choose the threshold on the others, test on it
         known = [t for t in trials if not t.dataset.startswith(config.leave_out)]
-        held = [t for t in trials if t.dataset.startswith(config.leave_out)]
-        fold = split_by_person(known, config.folds, config.seed)
+        held = [t for t in trials if t.dataset.startswith(config.leave_out) and t.placement == config.placement]
+        fold = split_by_person(known, config)
         scored = cross_validate(known, fold, shape, config)
         threshold = evaluate.choose_threshold(
             scored, bundle.draft_card(config.placement, shape), THRESHOLD_WEIGHTS, target=config.target
@@ -173,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
         return
 
-    fold = split_by_person(trials, config.folds, config.seed)
+    fold = split_by_person(trials, config)
     scored = cross_validate(trials, fold, shape, config)
     card = bundle.draft_card(config.placement, shape)
     # Each fold is judged at the threshold that the other folds' people chose.
@@ -214,9 +226,9 @@ def cross_validate(
     """Score everybody with a network that never saw them."""
     scored: list[Scored] = []
     for k in range(config.folds):
-        net = train_on([t for t in trials if fold[t.person] != k], shape, config, seed=config.seed + k)
+        net = train_on([t for t in trials if fold.get(t.person) != k], shape, config, seed=config.seed + k)
         with bundle.temporary(net, config.placement, shape, 0.5) as scorer:
-            tested = [t for t in trials if fold[t.person] == k]
+            tested = [t for t in trials if fold.get(t.person) == k and t.placement == config.placement]
             found = evaluate.score_people(tested, scorer, seed=config.seed)
             scored += tqdm(found, desc=f"test fold {k}", leave=False, disable=None)
     return scored

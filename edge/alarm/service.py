@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 TURN_S = 0.2
 TICK_S = 1.0
+JOURNAL_BUSY_S = 1.0  # one that is held up for longer counts as refusing: pages do not wait
 DETECT_SILENT_S = 6.0  # no heartbeat for so long: detection has stopped
 DETECT_START_S = 10.0  # ... or has not begun
 JOURNAL_DOWN_S = 20.0  # a store that refuses for so long is told to a person
@@ -134,7 +135,7 @@ class AlarmService:
     def _follow_journal(self, now_s: float) -> None:
         with self._journal_guard():
             if self._journal is None:
-                self._journal = Journal(self._journal_path)
+                self._journal = Journal(self._journal_path, busy_timeout_s=JOURNAL_BUSY_S)
                 self._resume(self._journal, now_s)
             self._flush_notes()
             version = self._journal.data_version()

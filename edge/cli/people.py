@@ -44,7 +44,7 @@ def incidents(
     from rich.console import Console
     from rich.table import Column, Table
 
-    table = Table(Column("incident", min_width=36), "what", "who goes", show_lines=True)
+    table = Table(Column("incident", no_wrap=True), "what", "who goes", show_lines=True)
     for d in documents:
         what = f"{d['kind']} room {d['room']} {d['bed'] or ''}" if d["room"] else f"{d['kind']}: {d.get('cause')}"
         lain = "" if d["on_floor_s"] is None else f", {_duration(d['on_floor_s'])} on the floor"
@@ -149,7 +149,8 @@ def _service(name: str, told: dict[str, Any] | None) -> dict[str, Any]:
     if told is None:
         return {"part": "service", "name": name, "well": False, "cause": "not running"}
     if told["age_s"] > STALE_S:
-        return {"part": "service", "name": name, "well": False, "cause": "stuck", "since_s": told["age_s"]}
+        stale = {"well": False, "cause": "stopped or stuck", "since_s": told["age_s"]}
+        return {"part": "service", "name": name, **stale}
     return {"part": "service", "name": name, "well": True, "cause": None, **told.get("radio", {})}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import subprocess
 import sys
@@ -16,11 +17,17 @@ from edge.settings import DEFAULT_CONFIG, DEFAULT_RUN, DEFAULT_STATE, WEARABLE_P
 
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
 RESTART_AFTER_S = (0.2, 5.0)
+PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def _on_signal(stop_service: Callable[[], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop_service())
+
+
+def _end_with_parent() -> None:
+    """Have the kernel stop this process when its parent dies, however that dies: two sets would page twice."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @app.command(epilog="Example: fallwatch detect --config fallwatch.toml --state state --run run")
@@ -80,7 +87,11 @@ def run(
                 pause_s[name] = RESTART_AFTER_S[0] if well else min(2 * pause_s[name], RESTART_AFTER_S[1])
                 next_start_s[name] = now_s + (0.0 if well else pause_s[name] / 2)
             if name not in children and now_s >= next_start_s[name]:
-                children[name] = subprocess.Popen(command, start_new_session=True)  # noqa: S603
+                children[name] = subprocess.Popen(  # noqa: S603
+                    command,
+                    start_new_session=True,
+                    preexec_fn=_end_with_parent,  # noqa: PLW1509  # one thread
+                )
                 started_s[name] = now_s
         time.sleep(0.1)
     for child in children.values():

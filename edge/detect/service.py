@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 QUEUE_READS = 1000  # waiting reads of all dongles; more means that this process cannot keep up
 TICK_S = 1.0
+JOURNAL_BUSY_S = 1.0  # one that is held up for longer counts as refusing: wearables do not wait
 DONGLE_GRACE_S = 20.0  # a receiver gone for so long is told to a person
 AGAIN_WITHIN_S = 120.0  # a further fall so soon joins the incident nobody has answered yet
 HOME_CAUSES = (Cause.DONGLE_GONE, Cause.NO_MODEL)  # the alarm service watches the rest of the home
@@ -221,7 +222,7 @@ class DetectService:
         while self._writes:
             try:
                 if self._journal is None:
-                    self._journal = Journal(self._journal_path)
+                    self._journal = Journal(self._journal_path, busy_timeout_s=JOURNAL_BUSY_S)
                 self._writes[0](self._journal)
             except JournalUnavailable as error:
                 if not self._journal_refuses:
@@ -242,7 +243,7 @@ class DetectService:
 
     def _open_journal(self) -> None:
         try:
-            self._journal = Journal(self._journal_path)
+            self._journal = Journal(self._journal_path, busy_timeout_s=JOURNAL_BUSY_S)
         except JournalUnavailable as error:
             log.error("%s", error)
 

@@ -69,8 +69,8 @@ port = "{folder}/pager"
 CALLS = """
 [escalation]
 groups = ["12", "20", "0"]
-steps_s = [2, 4]
-repeat_every_s = 3
+steps_s = [1.5, 3]
+repeat_every_s = 2
 """
 
 # A model that needs no training: somebody fell who was shaken by more than 4 g. Walking stays under 3 g.
@@ -211,6 +211,11 @@ class Service:
     def rss_mib(self) -> float:
         status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
         return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+    def children(self) -> dict[int, str]:
+        """Return pid and command of each process it started."""
+        pids = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii").split()
+        return {int(pid): Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8") for pid in pids}
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)

@@ -17,6 +17,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,12 +28,12 @@ from edge.journal import Case
 from tests.edge.brokers import MOSQUITTO, Broker, Listener, amqtt, mosquitto
 from tests.edge.home import FALL, FALL_IMPACT_S, FALL_LENGTH_S, Home, Paged, Pager, Writer, until
 
-KILLS = int(os.environ.get("FALLWATCH_KILLS", "8"))
+KILLS = int(os.environ.get("FALLWATCH_KILLS", "6"))
 SEED = int(os.environ.get("FALLWATCH_SEED", "20261122"))
 CALLS = '[escalation]\ngroups = ["1"]\nsteps_s = [600]\nrepeat_every_s = 20\n'
 ORDER = [*State]
 # A fall is seen whole by a detect that was ready so long before the impact and lived so long after.
-SEEN_BEFORE_S, SEEN_AFTER_S = 4.0, 4.0
+SEEN_BEFORE_S, SEEN_AFTER_S = 1.0, 3.5
 
 pytestmark = pytest.mark.timeout(120 + 15 * KILLS)
 
@@ -251,7 +252,7 @@ def test_no_press_or_fall_is_lost_or_doubled_whenever_detect_is_killed(tmp_path:
 
             finger = threading.Thread(target=press, name="finger")
             finger.start()
-            killer = Killer(home, "detect", rng, carer.page_came, longest_s=6.0)
+            killer = Killer(home, "detect", rng, carer.page_came, longest_s=8.0)
             try:
                 for _ in killer.kills():
                     pass
@@ -263,9 +264,9 @@ def test_no_press_or_fall_is_lost_or_doubled_whenever_detect_is_killed(tmp_path:
             killer.alive[-1] = (killer.alive[-1][0], time.monotonic())
         cases = settled(home)
 
-        pressed = Counter(c.facts.wearable for c in cases if c.facts.kind is Kind.HELP_BUTTON)
+        pressed = Counter(c.facts.wearable or "" for c in cases if c.facts.kind is Kind.HELP_BUTTON)
         falls = {n: sorted(impacts(cases, f"{n:04d}")) for n in fallers}
-        doubled = sum(later - earlier < FALL_LENGTH_S - 2 for f in falls.values() for earlier, later in pairs(f))
+        doubled = sum(b - a < FALL_LENGTH_S - 2 for at_s in falls.values() for a, b in pairwise(at_s))
         seen = [
             (number, at_s)
             for number in fallers
@@ -297,10 +298,6 @@ def impacts(cases: list[Case], wearable: str) -> Iterator[float]:
         raised = case.first("raised")
         if case.facts.wearable == wearable and case.facts.kind is Kind.FALL and raised is not None:
             yield raised.mono_s - raised.body["since_impact_s"]
-
-
-def pairs(times_s: list[float]) -> zip[tuple[float, float]]:
-    return zip(times_s, times_s[1:], strict=False)
 
 
 def test_more_open_incidents_than_the_broker_takes_at_once_stop_no_restart(tmp_path: Path, broker: Broker) -> None:

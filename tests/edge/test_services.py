@@ -8,6 +8,8 @@ import os
 import queue
 import random
 import resource
+import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -22,7 +24,7 @@ from typing import Any, Protocol
 import pytest
 
 from edge.core.incident import Kind
-from edge.journal import Case
+from edge.journal import JOURNAL_FILE, Case
 from firmware_bridge.session import WearableCounters, WearableSession
 from firmware_bridge.virtual import VirtualDongle
 from tests.edge.brokers import MOSQUITTO, Broker, Heard, Listener, amqtt, free_port, mosquitto
@@ -89,8 +91,8 @@ def test_a_recorded_fall_goes_from_the_wearable_to_pager_broker_and_record(tmp_p
 
         second = pager.wait(ALARM, to="20")
         third = pager.wait(ALARM, to="0")
-        assert 2.0 <= second.at_s - raised.mono_s < 2.0 + 3.0
-        assert 4.0 <= third.at_s - raised.mono_s < 4.0 + 4.0
+        assert 1.5 <= second.at_s - raised.mono_s < 1.5 + 3.0
+        assert 3.0 <= third.at_s - raised.mono_s < 3.0 + 4.0
         pager.wait(ALARM, to="0", after_s=third.at_s + 0.1)  # it repeats
         assert {page.to for page in pager.pages[:2]} == {"12"}  # before it widened
 
@@ -110,7 +112,7 @@ def test_a_recorded_fall_goes_from_the_wearable_to_pager_broker_and_record(tmp_p
         until(lambda: home.case().first("acknowledged"))
         time.sleep(1.0)  # what was on its way to the transmitter
         pages = len(pager.pages)
-        time.sleep(3.5)  # the next round would have come in 3 s
+        time.sleep(2.5)  # the next round would have come in 2 s
         assert pager.texts()[pages:] == []
         assert "anna had acknowledged" in home.ask("ack", incident, "--by", "ben").stdout
 
@@ -159,7 +161,7 @@ def test_the_same_with_a_pager_system_and_a_fhir_server_of_others(tmp_path: Path
             (tmp_path / "secrets" / "token").write_text("edge-token\n")
             home.start("alarm").ready()
             home.start("detect").ready()
-            with home.wear([home.wearable(1, FALL)]):
+            with home.wear([home.wearable(1, FALL)], speed=3.0):
                 # Records 1 and 2 of ESPA's block: whom to call, and the text.
                 first = pages.get(timeout=40)
                 assert (first["1"], first["2"].strip()) == ("12", ALARM)
@@ -271,7 +273,7 @@ def test_a_dead_detect_is_told_to_staff_within_seconds_and_withdrawn_when_it_is_
             assert withdrawn.cancels or withdrawn.text == "CANCELLED NO COVER"
             until(lambda: home.case(Kind.BLIND).first("resolved"))
             pages = len(pager.pages)
-            time.sleep(3.5)  # it would repeat after 3 s
+            time.sleep(2.5)  # it would repeat after 2 s
             assert pager.texts()[pages:] == []
             assert [case.facts.cause for case in home.cases()] == ["fall detection stopped"]
 
@@ -311,6 +313,40 @@ def test_status_says_who_is_blind_and_why(tmp_path: Path) -> None:
         alarm.stop()
         until(lambda: home.status()[1]["service alarm"]["cause"])
         assert home.status()[1]["pager espa-1"]["cause"] == "alarm service stopped"
+
+
+def test_a_program_that_hangs_while_it_writes_the_journal_holds_no_page_up(tmp_path: Path) -> None:
+    with Home(tmp_path) as home, Pager(home.pager_link) as pager:
+        home.start("alarm").ready()
+        home.start("detect").ready()
+        with contextlib.closing(sqlite3.connect(home.state / JOURNAL_FILE, isolation_level=None)) as hanging:
+            hanging.execute("BEGIN IMMEDIATE")
+            with home.wear([home.wearable(1, FALL)], speed=2.0):
+                begun_s = time.monotonic()
+                page = pager.wait(ALARM)
+            assert page.at_s - begun_s - FALL_IMPACT_S / 2 < 10.0
+            hanging.execute("ROLLBACK")
+        assert home.case().facts.room == "1"
+
+
+# -- the supervisor -----------------------------------------------------------------------------
+
+
+def test_the_supervisor_starts_again_what_dies_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    with Home(tmp_path, calls=CALM) as home, Pager(home.pager_link):
+        supervisor = home.start("run")
+        until(lambda: home.told("detect") and home.told("alarm"))
+        children = supervisor.children()
+        detect = next(pid for pid, command in children.items() if "detect" in command)
+        os.kill(detect, signal.SIGKILL)
+        died_s = time.monotonic()
+        until(lambda: (home.told("detect") or {"mono_s": 0.0})["mono_s"] > died_s + 0.1)
+        assert supervisor.process.poll() is None
+
+        children = supervisor.children()
+        assert len(children) == 2
+        supervisor.kill()
+        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
 
 
 # -- bad input at the rim -----------------------------------------------------------------------
@@ -503,14 +539,14 @@ def test_a_full_disk_stops_no_page_and_what_happened_is_written_later(
 
 
 def without_disk(home: Home, pager: Pager, broker: Broker, disk: Disk) -> None:
-    with home.wear([home.wearable(1, FALL), home.wearable(2, loop=True)]):
+    with home.wear([home.wearable(1, FALL), home.wearable(2, loop=True)], speed=2.0):
         begun_s = time.monotonic()
         disk.refuse()
         page = pager.wait(ALARM, timeout_s=25)
-        assert page.at_s - begun_s - FALL_IMPACT_S < 10.0
+        assert page.at_s - begun_s - FALL_IMPACT_S / 2 < 10.0
         assert home.cases() == []
         assert home.told("detect")["unwritten"]  # type: ignore[index]  # it speaks
-        for _ in range(5):  # steadily: what flickers is overlooked
+        for _ in range(4):  # steadily: what flickers is overlooked
             time.sleep(0.5)
             code, parts = home.status()
             assert (code, parts["journal journal"]["well"]) == (1, False)
@@ -520,9 +556,9 @@ def without_disk(home: Home, pager: Pager, broker: Broker, disk: Disk) -> None:
         incident = home.told("detect")["unwritten"][0]["incident"]["incident"]  # type: ignore[index]
         with Listener(broker.port) as staff:
             staff.say(f"fallwatch/site-7/incident/{incident}/set", json.dumps({"by": "anna"}))
-        time.sleep(1.5)
+        time.sleep(1.0)
         pages = len([text for text in pager.texts() if text.startswith(ALARM)])
-        time.sleep(3.5)
+        time.sleep(2.5)
         assert len([text for text in pager.texts() if text.startswith(ALARM)]) == pages
         full_s = time.monotonic() - begun_s
 
@@ -550,7 +586,7 @@ def test_both_services_are_small_and_soon_ready(tmp_path: Path) -> None:
         alarm = home.start("alarm").ready()
         detect = home.start("detect").ready()
         with home.wear([home.wearable(number, loop=True) for number in range(1, 7)]):
-            time.sleep(10)
+            time.sleep(max(0.0, detect.started_s + 10 - time.monotonic()))
             assert {w["well"] for w in home.told("detect")["wearables"].values()} == {True}  # type: ignore[index]
             sizes = {"alarm": alarm.rss_mib(), "detect": detect.rss_mib()}
         starts = {"alarm": alarm.ready_s(), "detect": detect.ready_s()}

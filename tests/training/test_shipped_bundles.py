@@ -69,7 +69,7 @@ def test_the_card_says_what_the_weights_were_made_from_and_how_well_they_did(sco
     for kinds in facts["results"]["by_set"].values():
         assert {"falls", "detected", "false_alarms_per_hour", "daily_hours"} <= set(kinds["streams"])
         assert kinds["streams"]["false_alarms_per_hour_at_most_95"] > 0
-    assert len(facts["results"]["by_person"]) == facts["training"]["people"]
+    assert 20 < len(facts["results"]["by_person"]) <= facts["training"]["people"]
     text = json.dumps(facts)
     assert not any(place in text for place in ("/home", "/root", "/tmp", "/Users"))
 

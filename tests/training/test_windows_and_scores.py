@@ -93,7 +93,7 @@ def test_a_hand_cut_fall_without_an_impact_is_not_learnt_from() -> None:
 
 def test_no_person_is_in_two_folds_and_every_fold_has_fallers() -> None:
     trials = [trial(person=f"{s}/{i}", impact_s=5.0 if i < 5 else None) for s in "ab" for i in range(10)]
-    fold = split_by_person([*trials, *trials], 5, seed=3)
+    fold = split_by_person([*trials, *trials], TrainConfig(placement="wrist", seed=3))
     assert set(fold) == {t.person for t in trials}
     assert {fold[t.person] for t in trials if t.is_fall} == set(range(5))
 
