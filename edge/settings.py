@@ -203,7 +203,7 @@ class MqttSettings:
 
     def __post_init__(self) -> None:
         _need(0 < self.port < 65536, "port", "use a port from 1 to 65535; 1883, or 8883 with TLS")
-        _need(self.keepalive_s >= 3, "keepalive_s", "use 3 or more seconds, such as 20")
+        _need(self.keepalive_s >= 2, "keepalive_s", "use 2 or more seconds, such as 20")
 
 
 @dataclass(frozen=True, slots=True)

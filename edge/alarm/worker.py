@@ -53,7 +53,7 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin to work, with a check."""
+        """Begin to work, with a check unless something is to be delivered at once."""
         self._thread.start()
 
     def submit(self, item: Any, *, urgency: int = 1, tag: Any = None) -> None:
@@ -69,8 +69,7 @@ class Worker:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        self._do(None, None)
-        wait_s = self._check_every_s
+        wait_s = 0.5  # a check first would hold up the page for which the service may have been started again
         while not self._stop.is_set():
             try:
                 _, _, item, tag = self._queue.get(timeout=min(wait_s, 0.5))

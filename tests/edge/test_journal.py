@@ -1,0 +1,339 @@
+"""Incidents on disk: once committed never lost, raised twice only one, owned by one person."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from edge import journal as journal_module
+from edge.core.incident import Incident, Kind, Outcome, State, new_incident_id
+from edge.journal import Journal, JournalUnavailable, OutboxItem
+
+IMPACT = datetime(2026, 11, 22, 3, 14, 7, 250_000, tzinfo=UTC)
+
+
+def fall(incident: str | None = None) -> Incident:
+    return Incident(
+        incident or new_incident_id(),
+        "site-7",
+        Kind.FALL,
+        raised_at=IMPACT + timedelta(seconds=2),
+        impact_at=IMPACT,
+        resident="r12",
+        room="12",
+        wearable="0042",
+        placement="wrist",
+        probability=0.97,
+        model="wrist-1",
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "journal.db"
+
+
+@pytest.fixture
+def journal(path: Path) -> Iterator[Journal]:
+    journal = Journal(path)
+    yield journal
+    journal.close()
+
+
+def test_an_incident_is_on_disk_with_all_its_facts(journal: Journal, path: Path) -> None:
+    incident = fall()
+    assert journal.raise_incident(incident, since_impact_s=2.0)
+    other = Journal(path)
+    (case,) = other.open_cases()
+    assert case.facts == incident
+    (raised,) = case.events
+    assert (raised.kind, raised.seq, raised.body) == ("raised", 1, {"since_impact_s": 2.0})
+    assert case.state is State.RAISED
+    other.close()
+
+
+def test_raised_twice_is_one(journal: Journal) -> None:
+    incident = fall()
+    assert [journal.raise_incident(incident), journal.raise_incident(incident)] == [True, False]
+    (case,) = journal.cases(limit=10)
+    assert len(case.events) == 1
+
+
+def test_an_incident_goes_from_raised_to_resolved(journal: Journal) -> None:
+    incident = fall()
+    journal.raise_incident(incident)
+    states = []
+
+    def note() -> None:
+        case = journal.case(incident.incident)
+        assert case is not None
+        states.append(case.state)
+
+    note()
+    journal.add(incident.incident, "paged", accepted=False)
+    note()
+    journal.add(incident.incident, "paged", accepted=True)
+    note()
+    journal.acknowledge(incident.incident, "anna")
+    note()
+    journal.add(incident.incident, "attended", by="anna")
+    note()
+    journal.resolve(incident.incident, Outcome.FALL, "anna")
+    note()
+    assert states == [
+        State.RAISED,
+        State.RAISED,
+        State.PAGED,
+        State.ACKNOWLEDGED,
+        State.ATTENDED,
+        State.RESOLVED,
+    ]
+    assert journal.open_cases() == []
+
+
+def test_the_first_to_acknowledge_goes_and_the_others_learn_who(journal: Journal) -> None:
+    incident = fall()
+    journal.raise_incident(incident)
+    assert [journal.acknowledge(incident.incident, by) for by in ("anna", "ben", "anna")] == ["anna"] * 3
+    case = journal.case(incident.incident)
+    assert case is not None
+    assert [e.kind for e in case.events] == ["raised", "acknowledged"]
+
+
+def test_the_first_outcome_stands(journal: Journal) -> None:
+    incident = fall()
+    journal.raise_incident(incident)
+    assert journal.resolve(incident.incident, Outcome.FALL, "anna")
+    assert not journal.resolve(incident.incident, Outcome.NOT_A_FALL, "ben")
+    assert journal.acknowledge(incident.incident, "ben") is None
+    case = journal.case(incident.incident)
+    assert case is not None
+    assert [e.body.get("outcome") for e in case.events if e.kind == "resolved"] == ["fall"]
+
+
+def test_what_is_not_known_is_neither_acknowledged_nor_resolved(journal: Journal) -> None:
+    assert journal.acknowledge("nobody", "anna") is None
+    assert not journal.resolve("nobody", Outcome.FALL, "anna")
+    assert journal.case("nobody") is None
+    with pytest.raises(JournalUnavailable, match="FOREIGN KEY"):
+        journal.add("nobody", "paged", accepted=True)
+    assert journal.last_seq() == 0
+
+
+def test_of_many_who_acknowledge_at_once_one_goes(path: Path) -> None:
+    with_one = Journal(path)
+    for _ in range(10):
+        incident = fall()
+        with_one.raise_incident(incident)
+        start = threading.Barrier(4)
+
+        def take(by: str, start: threading.Barrier = start, incident: Incident = incident) -> str | None:
+            journal = Journal(path)
+            start.wait()
+            try:
+                return journal.acknowledge(incident.incident, by)
+            finally:
+                journal.close()
+
+        with ThreadPoolExecutor(4) as pool:
+            owners = set(pool.map(take, ["anna", "ben", "cleo", "dan"]))
+        assert len(owners) == 1
+        case = with_one.case(incident.incident)
+        assert case is not None
+        assert [e.body["by"] for e in case.events if e.kind == "acknowledged"] == list(owners)
+    with_one.close()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from tests.edge.test_journal import fall
+from edge.journal import Journal
+journal = Journal(Path(sys.argv[1]))
+for _ in range(int(sys.argv[2])):
+    incident = fall()
+    journal.raise_incident(incident)
+    journal.add(incident.incident, "paged", accepted=True)
+    print(incident.incident, flush=True)
+"""
+
+
+def writer(path: Path, count: int) -> subprocess.Popen[str]:
+    root = str(Path(__file__).parent.parent.parent)
+    environ = {**os.environ, "PYTHONPATH": root}
+    command = [sys.executable, "-c", WRITER, str(path), str(count)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ)
+
+
+def test_processes_that_write_at_once_lose_nothing(path: Path) -> None:
+    writers = [writer(path, 40) for _ in range(3)]  # the file itself is new: they also make it at once
+    told = [w.communicate(timeout=60)[0].split() for w in writers]
+    assert [w.returncode for w in writers] == [0, 0, 0]
+    journal = Journal(path)
+    events = journal.events_after(0, limit=1000)
+    assert [e.seq for e in events] == list(range(1, 241))
+    for incidents in told:
+        ours = [e.incident for e in events if e.incident in set(incidents) and e.kind == "raised"]
+        assert ours == incidents  # each in its own order
+    journal.close()
+
+
+def test_a_writer_killed_at_any_instant_leaves_a_sound_journal_with_all_it_told(path: Path) -> None:
+    told: list[str] = []
+    for pause_s in (0.0, 0.003, 0.011):
+        process = writer(path, 1_000_000)
+        assert process.stdout is not None
+        told.append(process.stdout.readline().strip())
+        time.sleep(pause_s)
+        process.send_signal(signal.SIGKILL)
+        told += process.stdout.read().split()
+        assert process.wait(timeout=10) == -signal.SIGKILL
+        process.stdout.close()
+        journal = Journal(path)
+        known = {case.facts.incident: case for case in journal.cases(limit=1_000_000)}
+        assert set(told) <= set(known)
+        assert all(case.first("raised") is not None for case in known.values())
+        journal.close()
+        with closing(sqlite3.connect(path)) as db:
+            assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert journal.quarantined is None
+
+
+def test_followers_read_on_from_where_they_were(journal: Journal) -> None:
+    for _ in range(5):
+        journal.raise_incident(fall())
+    assert journal.cursor("mqtt") == 0
+    first = journal.events_after(journal.cursor("mqtt"), limit=2)
+    journal.move_cursor("mqtt", first[-1].seq)
+    assert [e.seq for e in journal.events_after(journal.cursor("mqtt"))] == [3, 4, 5]
+    assert journal.cursor("record") == 0
+    assert journal.last_seq() == 5
+
+
+def test_another_process_that_wrote_is_noticed(journal: Journal, path: Path) -> None:
+    before = journal.data_version()
+    assert journal.data_version() == before
+    other = Journal(path)
+    other.raise_incident(fall())
+    other.close()
+    assert journal.data_version() != before
+
+
+def test_an_item_is_minted_once_and_waits_until_it_is_settled(journal: Journal, path: Path) -> None:
+    items = [OutboxItem(f"k{i}", "a", f"body {i}".encode()) for i in range(3)]
+    journal.put("record", items, cursor=3)
+    journal.put("record", [OutboxItem("k1", "a", b"another body")], cursor=4)
+    journal.put("other", [OutboxItem("k9", "a", b"")], cursor=1)
+    assert journal.waiting("record") == items
+    assert (journal.cursor("record"), journal.cursor("other")) == (4, 1)
+    journal.settle("k0", "done")
+    journal.settle("k1", "parked", "HTTP 422")
+    assert [item.key for item in journal.waiting("record")] == ["k2"]
+    assert [(item.key, item.reason) for item in journal.parked("record")] == [("k1", "HTTP 422")]
+    journal.settle("k1", "waiting")
+    assert [item.key for item in journal.waiting("record", limit=1)] == ["k1"]
+
+
+def test_an_item_and_its_cursor_are_stored_together_or_not_at_all(journal: Journal, path: Path) -> None:
+    lock = sqlite3.connect(path, isolation_level=None)
+    impatient = Journal(path, busy_timeout_s=0.05)
+    lock.execute("BEGIN IMMEDIATE")
+    with pytest.raises(JournalUnavailable, match="locked"):
+        impatient.put("record", [OutboxItem("k", "a", b"")], cursor=7)
+    lock.execute("ROLLBACK")
+    lock.close()
+    assert (impatient.waiting("record"), impatient.cursor("record")) == ([], 0)
+    impatient.put("record", [OutboxItem("k", "a", b"")], cursor=7)  # and the connection is none the worse
+    assert len(journal.waiting("record")) == 1
+    impatient.close()
+
+
+@pytest.mark.parametrize("damage", [b"no database at all" * 100, b"SQLite format 3\0" + bytes(5000)])
+def test_a_damaged_file_is_put_aside_and_a_new_one_begun(
+    path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.parent.mkdir()
+    path.write_bytes(damage)
+    journal = Journal(path)
+    assert journal.quarantined is not None
+    assert journal.quarantined.read_bytes() == damage
+    assert str(journal.quarantined) in caplog.text
+    assert journal.raise_incident(fall())
+    journal.close()
+    again = Journal(path)
+    assert again.quarantined is None
+    assert len(again.open_cases()) == 1
+    again.close()
+
+
+def test_an_empty_file_is_a_new_journal(path: Path) -> None:
+    path.parent.mkdir()
+    path.touch()
+    journal = Journal(path)
+    assert journal.quarantined is None
+    assert journal.raise_incident(fall())
+    journal.close()
+
+
+def test_a_journal_of_a_newer_fallwatch_is_left_alone(journal: Journal, path: Path) -> None:
+    journal.raise_incident(fall())
+    journal.close()
+    newer = sqlite3.connect(path)
+    newer.execute("PRAGMA user_version = 2")
+    newer.close()
+    with pytest.raises(JournalUnavailable, match=r"newer fallwatch \(schema 2\): update"):
+        Journal(path)
+    assert [p.name for p in path.parent.iterdir()] == ["journal.db"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file where the folder should be")
+    with pytest.raises(JournalUnavailable, match=str(tmp_path / "state" / "journal.db")):
+        Journal(tmp_path / "state" / "journal.db")
+
+
+def test_time_since_an_event_is_that_of_the_monotonic_clock(journal: Journal) -> None:
+    incident = fall()
+    journal.raise_incident(incident)
+    case = journal.case(incident.incident)
+    assert case is not None
+    raised = case.events[0]
+    assert case.elapsed_s(raised, now_s=raised.mono_s + 240) == pytest.approx(240)
+    assert case.elapsed_s(raised, now_s=raised.mono_s - 1) == 0
+
+
+@pytest.mark.parametrize(("wall_s", "expected_s"), [(900.0, 900.0), (50.0, 260.0), (-1e6, 260.0)])
+def test_after_a_reboot_it_is_the_wall_clock_but_never_less_than_was_seen(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, wall_s: float, expected_s: float
+) -> None:
+    incident = fall()
+    journal.raise_incident(incident)
+    case = journal.case(incident.incident)
+    assert case is not None
+    raised = dataclasses.replace(case.events[0], boot="the boot before")
+    later = dataclasses.replace(raised, kind="paged", mono_s=raised.mono_s + 260)
+    case.events[:] = [raised, later]
+    monkeypatch.setattr(journal_module, "utc_now", lambda: raised.at + timedelta(seconds=wall_s))
+    assert case.elapsed_s(raised, now_s=12.0) == pytest.approx(expected_s)
+
+
+def test_the_latest_incidents_come_oldest_first(journal: Journal) -> None:
+    ids = [new_incident_id(now_ms=1000 * i) for i in range(5)]
+    for incident in ids:
+        journal.raise_incident(fall(incident))
+    journal.resolve(ids[3], Outcome.FALL, "anna")
+    assert [case.facts.incident for case in journal.cases(limit=2)] == ids[3:]
+    assert [case.facts.incident for case in journal.open_cases()] == [*ids[:3], ids[4]]
