@@ -15,7 +15,7 @@ from edge.clock import boot_id, monotonic_s
 
 def write_runfile(path: Path, body: dict[str, Any]) -> bool:
     """Replace the file; return whether that worked."""
-    stamped = {"boot": boot_id(), "mono_s": round(monotonic_s(), 3), **body}
+    stamped = {"boot": boot_id(), "mono_s": monotonic_s(), **body}
     new = path.with_suffix(".new")
     try:
         new.write_text(json.dumps(stamped), encoding="utf-8")

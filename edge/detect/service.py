@@ -121,6 +121,7 @@ class DetectService:
                 self._on_news(self._pipeline.feed(port, data, received_s))
             case Opened(port=port):
                 self._dongle_lost.pop(port, None)
+                self._ask_for_proofs(monotonic_s())
             case Lost(port=port, reason=reason):
                 since_s, _ = self._dongle_lost.get(port, (monotonic_s(), ""))
                 self._dongle_lost[port] = (since_s, reason)
@@ -161,6 +162,12 @@ class DetectService:
             self._pressed[wearable] = (press, incident)
         # Only now may the wearable stop repeating it.
         self._send(wearable, AcknowledgeButton(button.boot, button.press))
+
+    def _ask_for_proofs(self, now_s: float) -> None:
+        """Challenge the wearables that must prove themselves, once there is a receiver to do it through."""
+        if len(self._dongle_lost) < len(self._ports):
+            for _, packet in self._gateway.proofs_due(now_s):
+                self._send_packet(packet)
 
     def _send(self, wearable: str, command: AcknowledgeButton) -> None:
         try:
@@ -273,8 +280,7 @@ class DetectService:
 
     def _tick(self, now_s: float) -> None:
         self._on_news(self._pipeline.on_timer(now_s))
-        for _, packet in self._gateway.proofs_due(now_s):
-            self._send_packet(packet)
+        self._ask_for_proofs(now_s)
         self._flush()
         self._supervise(now_s)
         self._heartbeat(now_s)

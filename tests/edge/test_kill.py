@@ -274,7 +274,7 @@ def test_no_press_or_fall_is_lost_or_doubled_whenever_detect_is_killed(tmp_path:
             if (at_s := begun_s + offsets_s[number] + FALL_IMPACT_S + FALL_LENGTH_S * turn) < time.monotonic()
             and any(start + SEEN_BEFORE_S <= at_s <= end - SEEN_AFTER_S for start, end in killer.alive)
         ]
-        lost = [(n, at_s) for n, at_s in seen if not any(abs(at_s - fall) < 2.0 for fall in falls[n])]
+        lost = [(n, at_s, max(s for s, e in killer.alive if s < at_s) - at_s) for n, at_s in seen if not any(abs(at_s - fall) < 2.0 for fall in falls[n])]
         killer.report(
             presses=presses.total(),
             presses_lost=(presses - pressed).total(),

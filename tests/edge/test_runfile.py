@@ -13,11 +13,12 @@ from edge.runfile import read_runfile, write_runfile
 
 
 def test_what_was_written_is_read_with_its_age(tmp_path: Path) -> None:
-    assert write_runfile(tmp_path / "detect.json", {"windows": 7})
-    told = read_runfile(tmp_path / "detect.json")
-    assert told is not None
-    assert told["windows"] == 7
-    assert 0 <= told["age_s"] < 5
+    for windows in range(20):  # also read in the very millisecond it was written in
+        assert write_runfile(tmp_path / "detect.json", {"windows": windows})
+        told = read_runfile(tmp_path / "detect.json")
+        assert told is not None
+        assert told["windows"] == windows
+        assert 0 <= told["age_s"] < 5
     assert [p.name for p in tmp_path.iterdir()] == ["detect.json"]
 
 

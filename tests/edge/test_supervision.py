@@ -51,7 +51,7 @@ def test_of_many_causes_the_first_to_mend_is_named() -> None:
         {"charging": False},
     ):
         named.append(cause(nothing))
-        nothing = replace(nothing, **mended)  # type: ignore[arg-type]
+        nothing = replace(nothing, **mended)
     assert [*named, cause(nothing)] == [
         Cause.NO_KEY,
         Cause.NO_MODEL,
