@@ -351,9 +351,11 @@ class Home:
         return VirtualWearable(session, virtual_recording(read_recording(DATA / recording)), **options)
 
     @contextlib.contextmanager
-    def wear(self, wearables: Iterable[VirtualWearable], *, speed: float = 1.0) -> Iterator[SharedDongle]:
-        """Play ``wearables`` from now on; the fall of `FALL` comes some five seconds later."""
-        dongle, ended = SharedDongle(list(wearables)), threading.Event()
+    def wear(
+        self, wearables: Iterable[VirtualWearable], *, speed: float = 1.0, deaf: float = 0.0
+    ) -> Iterator[SharedDongle]:
+        """Play ``wearables`` from now on; ``deaf`` is the part of commands that none of them hears."""
+        dongle, ended = SharedDongle(list(wearables), deaf), threading.Event()
         with DonglePty(dongle, self.dongle_link, speed=speed) as pty:
             player = threading.Thread(target=pty.run, args=(ended,), name="dongle")
             player.start()
@@ -367,8 +369,9 @@ class Home:
 class SharedDongle(VirtualDongle):
     """A virtual dongle whose buttons one thread presses while another plays it."""
 
-    def __init__(self, wearables: list[VirtualWearable]) -> None:
+    def __init__(self, wearables: list[VirtualWearable], deaf: float) -> None:
         self._turn = threading.RLock()
+        self._deaf, self._ears = deaf, random.Random(1)
         super().__init__(wearables)
 
     def frames_until(self, t_s: float) -> bytes:
@@ -381,7 +384,7 @@ class SharedDongle(VirtualDongle):
 
     def take(self, data: bytes) -> None:
         with self._turn:
-            super().take(data)
+            super().take(data if self._ears.random() >= self._deaf else b"")
 
     def press_button(self, wearable: str) -> None:
         with self._turn:

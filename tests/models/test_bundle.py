@@ -135,9 +135,7 @@ def test_a_card_that_is_no_card_is_refused(make_bundle: MakeBundle, text: bytes)
 
 
 @pytest.mark.parametrize("network", [b"", b"junk" * 100, b"\x08\x0a\x3a\x02\x0a\x00"])
-def test_junk_in_place_of_a_network_is_refused(
-    make_bundle: MakeBundle, network: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_junk_in_place_of_a_network_is_refused(make_bundle: MakeBundle, network: bytes) -> None:
     folder = make_bundle()
     (folder / "model.onnx").write_bytes(network)
     hide_hash(folder)

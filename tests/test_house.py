@@ -1,0 +1,153 @@
+"""The picture of the house stays true: arrows of imports point up, and a pager never waits for a model."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("firmware_bridge", "models", "edge", "training")
+ABOVE = {"edge", "firmware_bridge", "models", "numpy", "rich", "typer", "tomlkit"}
+
+# What a module may import beside the standard library; the longest name that fits it counts.
+ARROWS: dict[str, set[str]] = {
+    "firmware_bridge": {"firmware_bridge"},
+    "firmware_bridge.wire": {"cobs"},
+    "firmware_bridge.session": {"firmware_bridge.wire", "cryptography"},
+    "firmware_bridge.dongle": {"firmware_bridge.wire", "serial"},
+    "models": {"models", "numpy", "onnxruntime"},
+    "edge.core": {"edge.core", "models", "numpy"},
+    "edge.core.incident": set(),
+    "edge.core.supervision": set(),
+    "edge.core.escalation": {"edge.core.incident"},
+    "edge.core.words": {"edge.core.incident", "edge.core.escalation"},
+    "edge.clock": set(),
+    "edge.settings": set(),
+    "edge.runfile": {"edge.clock"},
+    "edge.journal": {"edge.clock", "edge.core.incident"},
+    "edge.keys": {"edge.settings", "firmware_bridge"},
+    "edge.recording": {"models", "numpy"},
+    "edge.sinks": {"edge.sinks", "edge.core.incident", "edge.journal", "edge.settings"}
+    | {"serial", "paho", "jwt", "urllib3"},
+    "edge.detect": {"edge.detect", "edge.core", "edge.clock", "edge.journal", "edge.keys", "edge.runfile"}
+    | {"edge.settings", "firmware_bridge", "models", "numpy"},
+    "edge.alarm": {"edge.alarm", "edge.core.incident", "edge.core.escalation", "edge.core.supervision"}
+    | {"edge.core.words", "edge.clock", "edge.journal", "edge.runfile", "edge.settings", "edge.sinks"},
+    "edge.simulate": {"edge.keys", "edge.recording", "edge.settings", "firmware_bridge", "numpy"},
+    "edge.bench": ABOVE,
+    "edge.demo": ABOVE,
+    "edge.cli": ABOVE,
+    "training": {"training", "models", "edge.core", "firmware_bridge.wire", "numpy", "torch", "scipy", "rich"}
+    | {"tqdm", "sklearn", "onnx", "onnxscript", "matplotlib"},
+}
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in PACKAGES
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Yield every name that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            module = node.module or ""
+            # Of a package a module may be meant: `from edge.sinks import fhir`.
+            for alias in node.names:
+                full = f"{module}.{alias.name}"
+                yield full if full in MODULES else module
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m not in PACKAGES])
+def test_imports_point_up(module: str) -> None:
+    fitting = [name for name in ARROWS if within(module, name)]
+    assert fitting, f"{module} has no place in the picture yet: give it one in ARROWS"
+    allowed = ARROWS[max(fitting, key=len)]
+    for name in imported(MODULES[module]):
+        own = name.split(".")[0] in sys.stdlib_module_names
+        assert own or any(within(name, package) for package in allowed), f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", ["firmware_bridge.wire", *(m for m in MODULES if within(m, "edge.core"))])
+def test_the_core_opens_nothing_and_sleeps_nowhere(module: str) -> None:
+    doing = {"asyncio", "logging", "pathlib", "select", "signal", "socket", "sqlite3", "subprocess", "threading"}
+    assert not doing & set(imported(MODULES[module]))
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called != "open"
+            assert not called.endswith((".sleep", ".monotonic", ".now", ".utcnow"))
+
+
+def loaded(*modules: str) -> set[str]:
+    """Return what is in memory after importing some modules, and nothing else, in a fresh process."""
+    code = f"import sys, {', '.join(modules)}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    return {name.split(".")[0] for name in done.stdout.split()}
+
+
+def test_a_broken_model_cannot_silence_a_pager() -> None:
+    """No page, no key, no command waits for numpy, onnxruntime or a bundle: none is even loaded."""
+    lean = ["edge.cli", "edge.journal", "edge.keys", "edge.runfile", "edge.settings"]
+    lean += [f"edge.core.{name}" for name in ("incident", "escalation", "words", "supervision")]
+    lean += [m for m in MODULES if m.startswith(("edge.alarm.", "edge.sinks.", "firmware_bridge.", "edge.cli."))]
+    lean.remove("edge.cli.__main__")  # it would run
+    assert not loaded(*lean) & {"numpy", "onnxruntime", "models", "torch", "training"}
+
+
+def test_detection_loads_no_training_and_no_command_line() -> None:
+    heavy = loaded("edge.detect.service")
+    assert {"numpy", "onnxruntime"} <= heavy
+    assert not heavy & {"torch", "training", "onnx", "scipy", "rich", "typer", "paho", "urllib3"}
+
+
+SKIPPED = {
+    ".git",
+    ".venv",
+    "__pycache__",
+    ".hypothesis",
+    ".mypy_cache",
+    ".pytest_cache",
+    ".ruff_cache",
+    "build",
+    "dist",
+}
+# Written apart, so that this file does not hold them itself.
+UNWANTED = re.compile(
+    "|".join(["/" + "work/", "/" + "root/", "/" + r"home/\w", "/" + "Users/", "py" + r"pi\.", "python" + "hosted"])
+)
+
+
+def texts() -> Iterator[Path]:
+    for path in sorted(ROOT.rglob("*")):
+        parts = path.relative_to(ROOT).parts
+        skipped = SKIPPED & set(parts) or any(part.endswith(".egg-info") for part in parts)
+        if not skipped and path.is_file() and path.suffix not in {".npz", ".onnx", ".png"}:
+            yield path
+
+
+def test_no_file_speaks_of_the_machine_it_was_written_on() -> None:
+    found = []
+    for path in texts():
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+            if UNWANTED.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}")
+    assert found == []
+
+
+def test_every_module_says_in_a_line_what_it_is_for() -> None:
+    silent = [name for name, path in MODULES.items() if not ast.get_docstring(ast.parse(path.read_text("utf-8")))]
+    assert silent == []
