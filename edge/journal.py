@@ -8,6 +8,7 @@ adds what people decided; each follows the others by the running number of event
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import sqlite3
@@ -47,6 +48,10 @@ class JournalUnavailable(Exception):
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+
+
+class JournalGone(JournalUnavailable):
+    """The file under this connection was damaged or replaced: open the journal again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,28 +140,39 @@ class Journal:
     def _open(self) -> sqlite3.Connection:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                return self._connect()
-            except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError):
-                    raise
-                # Damaged beyond opening: put it aside for people to look at, and go on alarming.
-                self.quarantined = self.path.with_name(f"{self.path.name}.damaged-{utc_now():%Y%m%dT%H%M%S}")
-                for suffix in ("", "-wal", "-shm"):
-                    with contextlib.suppress(FileNotFoundError):
-                        self.path.with_name(self.path.name + suffix).rename(f"{self.quarantined}{suffix}")
-                log.error("journal is damaged (%s): moved to %s, starting a new one", error, self.quarantined)
-                return self._connect()
+            with self.path.with_name(f"{self.path.name}.lock").open("w") as lock:
+                fcntl.flock(
+                    lock, fcntl.LOCK_EX
+                )  # two that put the same file aside would lose what one of them began
+                try:
+                    return self._connect()
+                except sqlite3.DatabaseError as error:
+                    if not _is_damage(error):
+                        raise
+                    self._put_aside(error)
+                    return self._connect()
         except (sqlite3.Error, OSError) as error:
             raise JournalUnavailable(self.path, str(error)) from None
 
+    def _put_aside(self, error: sqlite3.DatabaseError) -> None:
+        """Keep a damaged file for people to look at; alarming goes on with a new one."""
+        self.quarantined = self.path.with_name(f"{self.path.name}.damaged-{utc_now():%Y%m%dT%H%M%S%f}")
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                self.path.with_name(self.path.name + suffix).rename(f"{self.quarantined}{suffix}")
+        log.error("journal is damaged (%s): moved to %s, starting a new one", error, self.quarantined)
+
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, timeout=self._busy_timeout_s, isolation_level=None)
+        db.text_factory = lambda octets: octets.decode("utf-8", "replace")  # one bad octet spoils its row only
         try:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA foreign_keys = ON")
             db.execute("BEGIN IMMEDIATE")
+            verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if verdict != "ok":
+                raise _Damaged(verdict)
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
                 for statement in _SCHEMA.split(";\n"):
@@ -169,6 +185,7 @@ class Journal:
         if version > SCHEMA_VERSION:
             db.close()
             raise JournalUnavailable(self.path, f"was written by a newer fallwatch (schema {version}): update")
+        self._inode = self.path.stat().st_ino
         return db
 
     def close(self) -> None:
@@ -177,6 +194,7 @@ class Journal:
 
     @contextlib.contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
+        self._check_place()
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -187,13 +205,24 @@ class Journal:
                     self._db.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
-            raise JournalUnavailable(self.path, str(error)) from None
+            raise self._unavailable(error) from None
+
+    def _check_place(self) -> None:
+        try:
+            in_place = self.path.stat().st_ino == self._inode
+        except OSError:
+            in_place = False
+        if not in_place:  # what is written to a file without its name is lost
+            raise JournalGone(self.path, "was replaced")
+
+    def _unavailable(self, error: sqlite3.Error) -> JournalUnavailable:
+        return (JournalGone if _is_damage(error) else JournalUnavailable)(self.path, str(error))
 
     def _read(self, sql: str, *values: Any) -> list[Any]:
         try:
             return self._db.execute(sql, values).fetchall()
         except sqlite3.Error as error:
-            raise JournalUnavailable(self.path, str(error)) from None
+            raise self._unavailable(error) from None
 
     # -- incidents ----------------------------------------------------------------------------
 
@@ -260,7 +289,7 @@ class Journal:
     def events_after(self, seq: int, limit: int = 500) -> list[Event]:
         """Return the events that follow number ``seq``, in order."""
         rows = self._read("SELECT * FROM event WHERE seq > ? ORDER BY seq LIMIT ?", seq, limit)
-        return [_event(row) for row in rows]
+        return [event for row in rows if (event := _event(tuple(row))) is not None]
 
     def last_seq(self) -> int:
         """Return the number of the newest event."""
@@ -289,8 +318,13 @@ class Journal:
         cases: dict[str, Case] = {}
         for facts, *row in rows:
             event = _event(tuple(row))
+            if event is None:
+                continue
             if event.incident not in cases:
-                cases[event.incident] = Case(_facts(facts))
+                known = _facts(facts)
+                if known is None:
+                    continue
+                cases[event.incident] = Case(known)
             cases[event.incident].events.append(event)
         return list(cases.values())
 
@@ -342,17 +376,36 @@ class Journal:
 
     def data_version(self) -> int:
         """Return a number that changes when another process has committed: a cheap look for news."""
+        self._check_place()
         return int(self._read("PRAGMA data_version")[0][0])
 
 
-def _event(row: tuple[Any, ...]) -> Event:
-    seq, incident, kind, at, boot, mono_s, body = row
-    return Event(seq, incident, kind, parse_utc(at), boot, mono_s, json.loads(body))
+def _event(row: tuple[Any, ...]) -> Event | None:
+    """Return the event of a row; a row that cannot be read is said and passed over, and the rest goes on."""
+    try:
+        seq, incident, kind, at, boot, mono_s, body = row
+        return Event(int(seq), incident, kind, parse_utc(at), boot, float(mono_s), dict(json.loads(body)))
+    except (ValueError, TypeError) as error:
+        log.error("event %r in the journal cannot be read: %s", row[0], error)
+        return None
 
 
-def _facts(text: str) -> Incident:
-    body = json.loads(text)
-    body["kind"] = Kind(body["kind"])
-    for name in ("raised_at", "impact_at"):
-        body[name] = None if body[name] is None else parse_utc(body[name])
-    return Incident(**body)
+def _facts(text: str) -> Incident | None:
+    try:
+        body = json.loads(text)
+        body["kind"] = Kind(body["kind"])
+        for name in ("raised_at", "impact_at"):
+            body[name] = None if body[name] is None else parse_utc(body[name])
+        return Incident(**body)
+    except (ValueError, TypeError, KeyError) as error:
+        log.error("an incident in the journal cannot be read: %s", error)
+        return None
+
+
+class _Damaged(sqlite3.DatabaseError):
+    """The file's own check failed."""
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, _Damaged) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

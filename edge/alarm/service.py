@@ -23,7 +23,7 @@ from edge.core.escalation import Call, Escalation, Policy, Words
 from edge.core.incident import Incident, Kind, Outcome, new_incident_id, parse_utc
 from edge.core.supervision import Cause
 from edge.core.words import page_text
-from edge.journal import JOURNAL_FILE, Case, Event, Journal, JournalUnavailable, Moment, OutboxItem
+from edge.journal import JOURNAL_FILE, Case, Event, Journal, JournalGone, JournalUnavailable, Moment, OutboxItem
 from edge.runfile import read_runfile, write_runfile
 from edge.settings import ResidentSettings, Settings
 from edge.sinks import Page, Urgency, fhir
@@ -171,7 +171,7 @@ class AlarmService:
             elapsed_s=case.elapsed_s(raised, now_s=now_s),
             since_impact_s=since_impact_s(case, now_s=now_s),
             rounds=max((e.body["number"] for e in case.events if e.kind == "paged"), default=0),
-            motions=[e.body["motion"] for e in case.events if e.kind == "motion"],
+            motions=_motions(case),
         )
         self._escalations[facts.incident] = escalation
         self._facts[facts.incident] = facts
@@ -204,6 +204,9 @@ class AlarmService:
         try:
             yield
         except JournalUnavailable as error:
+            if isinstance(error, JournalGone) and self._journal is not None:
+                self._journal.close()
+                self._journal = None  # the next turn opens it again
             if self._journal_error is None:
                 log.error("%s", error)
                 self._journal_error = (monotonic_s(), error.reason)
@@ -554,3 +557,14 @@ class AlarmService:
                 "record_parked": self._parked,
             },
         )
+
+
+def _motions(case: Case) -> set[str]:
+    """Return what was seen since the last fall: whoever fell again is no longer up."""
+    motions: set[str] = set()
+    for event in case.events:
+        if event.kind == "again":
+            motions.discard("upright")
+        elif event.kind == "motion":
+            motions.add(event.body["motion"])
+    return motions

@@ -71,8 +71,9 @@ def _replay_one(name: str, placement: str | None, scorer_for: Callable[[str], Sc
     alarms = [
         {
             "kind": Kind.LONG_LIE if fall.long_lie else Kind.FALL,
-            "impact_s": max(fall.impact_s, 0.0),
-            "raised_s": max(fall.raised_s, fall.impact_s, 0.0),
+            "impact_s": min(max(fall.impact_s, 0.0), recording.duration_s),
+            # A stream is judged up to the next point of the model's grid, which may lie past its last sample.
+            "raised_s": min(max(fall.raised_s, fall.impact_s, 0.0), recording.duration_s),
             "probability": fall.probability,
         }
         for fall in replay_runs([(run.t_s, run.accel_g) for run in recording.runs], scorer)

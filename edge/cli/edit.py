@@ -39,7 +39,9 @@ def write_settings(path: Path, text: str) -> None:
     """
     new, old = path.with_suffix(".toml.new"), path.with_suffix(".toml.old")
     try:
-        with new.open("w", encoding="utf-8") as file:
+        new.unlink(missing_ok=True)
+        # Readable by its owner alone until it has the old one's rights: it holds NHS numbers.
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -42,6 +42,7 @@ def incidents(
         say("No open incidents." if not everything else "No incidents.")
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Column, Table
 
     table = Table(Column("incident", no_wrap=True), "what", "who goes", show_lines=True)
@@ -51,7 +52,8 @@ def incidents(
         goes = f"{d['state']}: {d['acknowledged']['by']}" if d["acknowledged"] else "NOBODY YET"
         if d["resolved"]:
             goes = f"closed: {d['resolved']['outcome']}"
-        table.add_row(d["incident"], f"{what.strip()}, {_short_time(d['raised_at'])}{lain}", goes)
+        what = f"{what.strip()}, {_short_time(d['raised_at'])}{lain}"
+        table.add_row(d["incident"], escape(what), escape(goes))
     Console().print(table)
     say("Next: fallwatch ack INCIDENT, then fallwatch resolve INCIDENT --outcome OUTCOME.")
 
@@ -170,6 +172,7 @@ def _part(part: str, name: str, told: dict[str, Any] | None, missing: str | None
 
 def _show_status(parts: list[dict[str, Any]], well: bool) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("part", "name", "room", "state", "since", "why", "battery", "counted")
@@ -180,11 +183,11 @@ def _show_status(parts: list[dict[str, Any]], well: bool) -> None:
         colour = "green" if part["well"] else "bold red"
         table.add_row(
             part["part"],
-            part["name"],
-            part.get("room", ""),
+            escape(part["name"]),
+            escape(part.get("room", "")),
             f"[{colour}]{'well' if part['well'] else 'BLIND'}[/]",
             "" if since is None else _duration(since),
-            str(part["cause"] or ""),
+            escape(str(part["cause"] or "")),
             battery,
             counted,
         )
@@ -227,11 +230,12 @@ def record_show(as_json: Json = False, config: Config = DEFAULT_CONFIG, state: S
             say(json.dumps(entry))
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("resource", "when", "room", "status", "text", "incident")
     for entry in entries:
-        table.add_row(*(str(entry[k]) for k in ("type", "at", "room", "status", "text", "incident")))
+        table.add_row(*(escape(str(entry[k])) for k in ("type", "at", "room", "status", "text", "incident")))
     Console().print(table)
     say(f"{len(entries)} entries.")
 

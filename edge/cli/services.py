@@ -133,9 +133,13 @@ def pair(
             return
     if not names:
         stop("which wearable? Give its id, such as: fallwatch pair 0042 --resident r12", status=2)
+    if resident is not None and len(names) > 1:
+        stop(
+            f"--resident {resident}: a resident wears one wearable, not {len(names)}; pair them one by one",
+            status=2,
+        )
+    _check_names(names)
     for name in names:
-        if not WEARABLE_PATTERN.fullmatch(name):
-            stop(f"{name!r} is no wearable; use 1 to 8 letters, digits or '-', as printed on it", status=2)
         bound = settings.resident_of(name)
         if resident is None and bound is None:
             stop(f"wearable {name} has no resident in {config}; add --resident ID", status=1)
@@ -169,6 +173,7 @@ def unpair(
     names = [*(wearables or []), *([wearable] if wearable else [])]
     if not names:
         stop("which wearable? Give its id, such as: fallwatch unpair 0042", status=2)
+    _check_names(names)
     unknown = False
     for name in names:
         wiped, bound = store.wipe(name), settings.resident_of(name)
@@ -180,3 +185,9 @@ def unpair(
             say(f"Wearable {name} is not known here.")
             unknown = True
     raise SystemExit(1 if unknown else 0)
+
+
+def _check_names(names: list[str]) -> None:
+    for name in names:
+        if not WEARABLE_PATTERN.fullmatch(name):
+            stop(f"{name!r} is no wearable; use 1 to 8 letters, digits or '-', as printed on it", status=2)

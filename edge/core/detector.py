@@ -58,7 +58,6 @@ class _Suspicion:
 
     impact_k: int
     peak_g: float
-    first_k: int  # end of the first window that spoke
     last_k: int  # end of the latest
     for_fall: int = 0  # windows at or above the alarm threshold
     probability: float = 0.0
@@ -156,7 +155,8 @@ class Detector:
     def on_silence(self) -> list[Finding]:
         """Raise what is still being weighed when the stream ends or falls silent: silence is no good news."""
         suspicion = self._suspicion
-        if suspicion is None or self._end - suspicion.first_k > self._samples(self._decision.weigh_s):
+        # What lies still after weak evidence keeps its own, longer watch through a hole in the stream.
+        if suspicion is None or self._end - suspicion.last_k > self._samples(self._decision.weigh_s):
             return []
         return [self._raise(suspicion, self._end)]
 
@@ -173,7 +173,7 @@ class Detector:
             # Not before the segment: what stands there is its first sample, held.
             peak_k, peak_g = max(end - len(magnitude_g) + peak, self._segment or 0), float(magnitude_g[peak])
             if suspicion is None:
-                suspicion = self._suspicion = _Suspicion(peak_k, peak_g, end, end)
+                suspicion = self._suspicion = _Suspicion(peak_k, peak_g, end)
                 self._still_since = None
             elif peak_g > suspicion.peak_g:
                 suspicion.impact_k, suspicion.peak_g = peak_k, peak_g

@@ -75,9 +75,10 @@ class Pipeline:
                     opened = self.gateway.open(packet)
                     if opened is None or (wearer := self.wearers.get(opened[0])) is None:
                         continue
-                    wearer.heard_s, wearer.rssi_dbm = received_s, rssi_dbm
+                    wearer.rssi_dbm = rssi_dbm
                     match opened[1]:
                         case Samples() as samples:
+                            wearer.heard_s = received_s  # samples alone protect: a hello is no sign of it
                             heard[wearer.wearable] = wearer
                             news += self._found(wearer, wearer.on_samples(samples, received_s))
                             if wearer.backlog_s > BACKLOG_S:  # many batches in one read

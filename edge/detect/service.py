@@ -18,7 +18,7 @@ from edge.core.detector import FallDetected, MotionChanged
 from edge.core.incident import Incident, Kind, Outcome, State, new_incident_id, utc_text
 from edge.core.supervision import Cause, Sight, Watch, cause_of
 from edge.detect.pipeline import Found, News, Pipeline, Pressed
-from edge.journal import JOURNAL_FILE, Journal, JournalUnavailable, Moment
+from edge.journal import JOURNAL_FILE, Journal, JournalGone, JournalUnavailable, Moment
 from edge.keys import KeyStore
 from edge.runfile import write_runfile
 from edge.settings import ResidentSettings, Settings
@@ -232,6 +232,8 @@ class DetectService:
                     self._journal = Journal(self._journal_path, busy_timeout_s=JOURNAL_BUSY_S)
                 self._writes[0](self._journal)
             except JournalUnavailable as error:
+                if isinstance(error, JournalGone):
+                    self._journal = None  # the next try opens it again
                 if not self._journal_refuses:
                     log.error("what happens is not on disk yet: %s", error)
                     self._journal_refuses = True

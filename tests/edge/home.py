@@ -41,7 +41,7 @@ from models.preprocess import PREPROCESSING_VERSION
 DATA = Path(__file__).parent.parent / "data"
 FALL = "fall-forward-wrist.csv"
 FALL_IMPACT_S = 5.3  # from its start to its greatest acceleration, 5.6 g
-FALL_LENGTH_S = 15.0
+FALL_LENGTH_S = 14.9  # as a virtual wearable plays it
 WALK = "walk-wrist.csv"
 FALLWATCH = [sys.executable, "-m", "edge.cli"]
 SLOW_S = 30.0  # for what takes a second on an idle machine

@@ -272,6 +272,7 @@ def test_a_dead_detect_is_told_to_staff_within_seconds_and_withdrawn_when_it_is_
             withdrawn = pager.wait("CANCELLED NO COVER", after_s=told.at_s)
             assert withdrawn.cancels or withdrawn.text == "CANCELLED NO COVER"
             until(lambda: home.case(Kind.BLIND).first("resolved"))
+            time.sleep(1.5)  # each group that was called hears of it, one after the other
             pages = len(pager.pages)
             time.sleep(2.5)  # it would repeat after 2 s
             assert pager.texts()[pages:] == []
