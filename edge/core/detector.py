@@ -16,6 +16,7 @@ import numpy as np
 from models.card import Card
 from models.preprocess import Accel, as_samples
 
+SILENT_S = 3.0  # a hole in the stream that lasts so long is silence
 MOTION_S = 2.0  # stretch over which moving and lying still are told apart
 UPRIGHT_AFTER_S = 20.0  # steady moving for so long after an impact: up again, as far as a wearable can tell
 SETTLE_S = 6.0  # a change of motion counts once it has lasted
@@ -152,13 +153,17 @@ class Detector:
         found += self._watch(end, magnitude_g)
         return found
 
-    def on_silence(self) -> list[Finding]:
-        """Raise what is still being weighed when the stream ends or falls silent: silence is no good news."""
+    def on_silence(self, *, lasting: bool = True) -> list[Finding]:
+        """Raise what is still being weighed when the stream ends or falls silent: silence is no good news.
+
+        A hole that does not last leaves alone whoever lies still after weak evidence: that watch is longer
+        than holes, and goes on behind it.
+        """
         suspicion = self._suspicion
-        # What lies still after weak evidence keeps its own, longer watch through a hole in the stream.
-        if suspicion is None or self._end - suspicion.last_k > self._samples(self._decision.weigh_s):
+        if suspicion is None:
             return []
-        return [self._raise(suspicion, self._end)]
+        fresh = self._end - suspicion.last_k <= self._samples(self._decision.weigh_s)
+        return [self._raise(suspicion, self._end)] if lasting or fresh else []
 
     def _weigh(self, end: int, probability: float, magnitude_g: Accel) -> list[Finding]:
         decision = self._decision

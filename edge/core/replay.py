@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
-from edge.core.detector import Detector, Finding
+from edge.core.detector import SILENT_S, Detector, Finding
 from models.preprocess import BRIDGE_S, Accel, CausalResampler, Times
 from models.scorer import Scorer
 
@@ -14,7 +14,7 @@ def replay(runs: Iterable[tuple[Times, Accel]], scorer: Scorer) -> list[Finding]
 
     Args:
         runs: times, shape (n,), float64, seconds, rising over all runs, and samples, shape (n, 3),
-            float32, g. A hole of up to `BRIDGE_S` between runs is bridged, a longer one is silence.
+            float32, g. A hole of up to `BRIDGE_S` between runs is bridged; one above `SILENT_S` is silence.
     """
     card = scorer.card
     resampler, detector = CausalResampler(card.rate_hz), Detector(card)
@@ -22,24 +22,29 @@ def replay(runs: Iterable[tuple[Times, Accel]], scorer: Scorer) -> list[Finding]
     last_s: float | None = None
     for t_s, accel_g in runs:
         if last_s is not None and t_s[0] - last_s > BRIDGE_S:
-            findings += _end(detector, scorer)
+            findings += settle(detector, scorer, lasting=bool(t_s[0] - last_s > SILENT_S))
             resampler.restart()
         last_s = float(t_s[-1])
         start, samples = resampler.push(t_s, accel_g)
-        findings += _score_all(detector, scorer, start, samples)
-    return findings + _end(detector, scorer)
+        detector.push(start, samples)
+        findings += _score_due(detector, scorer)
+    return findings + settle(detector, scorer, lasting=True)
 
 
-def _score_all(detector: Detector, scorer: Scorer, start: int, samples: Accel) -> Iterator[Finding]:
-    detector.push(start, samples)
-    while (end := detector.due()) is not None:
-        yield from _score_one(detector, scorer, end)
-
-
-def _end(detector: Detector, scorer: Scorer) -> list[Finding]:
+def settle(detector: Detector, scorer: Scorer, *, lasting: bool) -> list[Finding]:
+    """Score all that is left, also the part of a hop at the end, and raise what is still being weighed."""
+    findings = _score_due(detector, scorer)
     end = detector.last()
-    scored = [] if end is None else _score_one(detector, scorer, end)
-    return scored + detector.on_silence()
+    if end is not None:
+        findings += _score_one(detector, scorer, end)
+    return findings + detector.on_silence(lasting=lasting)
+
+
+def _score_due(detector: Detector, scorer: Scorer) -> list[Finding]:
+    findings: list[Finding] = []
+    while (end := detector.due()) is not None:
+        findings += _score_one(detector, scorer, end)
+    return findings
 
 
 def _score_one(detector: Detector, scorer: Scorer, end: int) -> list[Finding]:

@@ -12,13 +12,12 @@ from typing import TypeAlias
 
 import numpy as np
 
-from edge.core.detector import Finding
+from edge.core.detector import SILENT_S, Finding
 from edge.detect.wearer import Wearer
 from firmware_bridge.session import Gateway
 from firmware_bridge.wire import Button, DongleHello, DongleStatus, FrameDecoder, Hello, Samples, Status, Uplink
 from models.scorer import Scorer
 
-SETTLE_AFTER_S = 3.0  # radio silence after which a fall being weighed is raised
 BACKLOG_S = 4.0  # a stream this far ahead of its scores is scored before more of it is taken
 
 
@@ -102,7 +101,7 @@ class Pipeline:
         """Settle the streams that fell silent; call it about once a second."""
         news: list[News] = []
         for wearer in self.wearers.values():
-            if wearer.heard_s is not None and now_s - wearer.heard_s > SETTLE_AFTER_S:
+            if wearer.heard_s is not None and now_s - wearer.heard_s > SILENT_S:
                 news += self._found(wearer, wearer.on_silence())
         return news
 

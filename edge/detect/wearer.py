@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from edge.core.detector import Detector, Finding
+from edge.core.replay import settle
 from edge.core.timeline import Batch, Chunk, ClockOffset, Timeline
 from firmware_bridge.wire import Hello, Samples, Status
 from models.preprocess import Accel, CausalResampler
@@ -55,7 +54,7 @@ class Wearer:
             return []
         self._silent = True
         findings = [f for chunk in self.timeline.flush() for f in self._on_chunk(chunk)]
-        return findings + self._settle()
+        return findings + ([] if self.scorer is None else settle(self.detector, self.scorer, lasting=True))
 
     def due(self) -> tuple[int, Accel] | None:
         """Return the end and the samples of the next window to score."""
@@ -74,20 +73,8 @@ class Wearer:
             return []
         findings: list[Finding] = []
         if chunk.restart:
-            findings = self._settle()
+            findings = settle(self.detector, self.scorer, lasting=False)
             self._resampler.restart()
         start, samples = self._resampler.push(chunk.t_s, chunk.accel_g)
         self.detector.push(start, samples)
         return findings
-
-    def _settle(self) -> list[Finding]:
-        """Score all that is left, also the part of a hop at the end, and raise what is still being weighed."""
-        if self.scorer is None:
-            return []
-        findings: list[Finding] = []
-        next_end: Callable[[], int | None]
-        for next_end in (self.detector.due, self.detector.last):
-            while (end := next_end()) is not None:
-                (probability,) = self.scorer.score(self.detector.window(end)[None])
-                findings += self.detector.decide(end, float(probability))
-        return findings + self.detector.on_silence()

@@ -565,3 +565,15 @@ def test_what_the_record_refused_is_shown_and_sent_again(fallwatch: Fallwatch, s
 def test_a_record_that_holds_nothing_is_shown_empty(fallwatch: Fallwatch, config: Path, state: Path) -> None:
     assert fallwatch("record", "show", "--config", config, "--state", state).out.endswith("0 entries.\n")
     assert fallwatch("record", "show", "--json", "--config", config, "--state", state).lines == []
+
+
+def test_what_staff_call_themselves_is_shown_as_they_wrote_it(fallwatch: Fallwatch, tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    incident = new_incident_id()
+    moment = datetime(2026, 11, 22, 3, 14, tzinfo=UTC)
+    journal.raise_incident(Incident(incident, "site-7", Kind.FALL, raised_at=moment, room="[/b]"))
+    journal.acknowledge(incident, "[/red]")
+    journal.close()
+    ended = fallwatch("incidents", "--state", str(tmp_path))
+    assert ended.status == 0
+    assert "[/red]" in ended.out

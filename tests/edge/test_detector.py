@@ -180,7 +180,14 @@ def test_stillness_without_any_evidence_is_sleep(peak_scorer: PeakScorer) -> Non
     assert falls(replay([run(np.concatenate([moving(12), still(600)]))], peak_scorer)) == []
 
 
-@pytest.mark.parametrize("gap_s", [1.5, 40.0])
+def test_silence_is_no_good_news_for_whoever_lies_still_after_weak_evidence(peak_scorer: PeakScorer) -> None:
+    before = knock(np.concatenate([moving(12), still(30)]), 11.0, WEAK_G)
+    (fall,) = falls(replay([run(before), run(still(150), 42 + 40)], peak_scorer))
+    assert not fall.long_lie
+    assert 41.5 < fall.raised_s < 42.5
+
+
+@pytest.mark.parametrize("gap_s", [1.5, 2.9])
 def test_a_hole_does_not_forget_a_suspicion_or_its_timers(peak_scorer: PeakScorer, gap_s: float) -> None:
     before = knock(np.concatenate([moving(12), still(30)]), 11.0, WEAK_G)
     (lie,) = falls(replay([run(before), run(still(150), 42 + gap_s)], peak_scorer))

@@ -20,7 +20,7 @@ import pytest
 
 from edge import journal as journal_module
 from edge.core.incident import Incident, Kind, Outcome, State, new_incident_id
-from edge.journal import Journal, JournalUnavailable, OutboxItem
+from edge.journal import Journal, JournalGone, JournalUnavailable, OutboxItem
 
 IMPACT = datetime(2026, 11, 22, 3, 14, 7, 250_000, tzinfo=UTC)
 
@@ -337,3 +337,43 @@ def test_the_latest_incidents_come_oldest_first(journal: Journal) -> None:
     journal.resolve(ids[3], Outcome.FALL, "anna")
     assert [case.facts.incident for case in journal.cases(limit=2)] == ids[3:]
     assert [case.facts.incident for case in journal.open_cases()] == [*ids[:3], ids[4]]
+
+
+def test_one_row_that_cannot_be_read_is_passed_over_and_the_rest_goes_on(journal: Journal, path: Path) -> None:
+    spoilt, sound = fall(), fall()
+    journal.raise_incident(spoilt)
+    journal.raise_incident(sound)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE incident SET body = CAST(x'7bff' AS TEXT) WHERE id = ?", (spoilt.incident,))
+        db.commit()
+    assert [case.facts.incident for case in journal.open_cases()] == [sound.incident]
+
+
+def test_a_journal_replaced_under_its_user_says_so_and_is_opened_again(journal: Journal, path: Path) -> None:
+    journal.raise_incident(fall())
+    path.rename(path.with_name("aside"))
+    with pytest.raises(JournalGone):
+        journal.raise_incident(fall())
+    again = Journal(path)
+    assert again.raise_incident(fall())
+    again.close()
+
+
+def test_two_that_find_the_same_damage_at_once_lose_nothing(path: Path) -> None:
+    for turn in range(20):
+        for old in path.parent.glob("journal.db*"):
+            old.unlink()
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"no database" * 1000)
+
+        def open_and_raise(_: int) -> str:
+            journal, incident = Journal(path), fall()
+            journal.raise_incident(incident)
+            journal.close()
+            return incident.incident
+
+        with ThreadPoolExecutor(4) as pool:
+            raised = set(pool.map(open_and_raise, range(4)))
+        journal = Journal(path)
+        assert {case.facts.incident for case in journal.open_cases()} == raised, turn
+        journal.close()

@@ -26,14 +26,12 @@ import pytest
 from edge.core.incident import Kind, Outcome, State
 from edge.journal import Case
 from tests.edge.brokers import MOSQUITTO, Broker, Listener, amqtt, mosquitto
-from tests.edge.home import FALL, FALL_IMPACT_S, FALL_LENGTH_S, Home, Paged, Pager, Writer, until
+from tests.edge.home import FALL, FALL_LENGTH_S, Home, Paged, Pager, Writer, until
 
 KILLS = int(os.environ.get("FALLWATCH_KILLS", "6"))
 SEED = int(os.environ.get("FALLWATCH_SEED", "20261122"))
 CALLS = '[escalation]\ngroups = ["1"]\nsteps_s = [600]\nrepeat_every_s = 20\n'
 ORDER = [*State]
-# A fall is seen whole by a detect that was ready so long before the impact and lived so long after.
-SEEN_BEFORE_S, SEEN_AFTER_S = 1.0, 3.5
 
 pytestmark = pytest.mark.timeout(120 + 15 * KILLS)
 
@@ -97,7 +95,6 @@ class Killer:
     longest_s: float
     wait_for_moment: Callable[[float], object]  # at most so many seconds
     ready_s: list[float] = field(default_factory=list)
-    alive: list[tuple[float, float]] = field(default_factory=list)  # monotonic, from ready to killed
 
     def kills(self) -> Iterator[int]:
         """Kill as often as asked; the service runs on afterwards."""
@@ -115,14 +112,9 @@ class Killer:
             ready_s = service.ready_s()
             service.kill()
             if ready_s is not None:
-                self._note(service.started_s, ready_s)
+                self.ready_s.append(ready_s)
             yield number
-        last = self.home.start(self.name).ready()
-        self._note(last.started_s, last.ready_s() or 0.0)
-
-    def _note(self, started_s: float, ready_s: float) -> None:
-        self.ready_s.append(ready_s)
-        self.alive.append((started_s + ready_s, time.monotonic()))
+        self.ready_s.append(self.home.start(self.name).ready().ready_s() or 0.0)
 
     def report(self, **counts: int) -> None:
         ordered = sorted(self.ready_s)
@@ -226,7 +218,7 @@ def test_no_incident_is_lost_or_doubled_whenever_alarm_is_killed(tmp_path: Path,
         check_broker(listener, cases)
 
 
-def test_no_press_or_fall_is_lost_or_doubled_whenever_detect_is_killed(tmp_path: Path, broker: Broker) -> None:
+def test_no_press_is_lost_and_nothing_doubled_whenever_detect_is_killed(tmp_path: Path, broker: Broker) -> None:
     rng = random.Random(SEED)
     fallers, pressers = (1, 2, 3, 4), (5, 6)
     with (
@@ -240,7 +232,6 @@ def test_no_press_or_fall_is_lost_or_doubled_whenever_detect_is_killed(tmp_path:
         wearables = [home.wearable(n, FALL, loop=True, offset_s=offsets_s[n]) for n in fallers]
         wearables += [home.wearable(number, loop=True) for number in pressers]
         with home.wear(wearables, deaf=0.4) as dongle:  # so that presses repeat after they are incidents
-            begun_s = time.monotonic()
             ended = threading.Event()
             presses: Counter[str] = Counter()
 
@@ -264,32 +255,21 @@ def test_no_press_or_fall_is_lost_or_doubled_whenever_detect_is_killed(tmp_path:
                 finger.join()
             until(lambda: sum(c.facts.kind is Kind.HELP_BUTTON for c in home.cases()) == presses.total())
             time.sleep(2.5)  # a button that was not heard would press on
-            killer.alive[-1] = (killer.alive[-1][0], time.monotonic())
         cases = settled(home)
 
         pressed = Counter(c.facts.wearable or "" for c in cases if c.facts.kind is Kind.HELP_BUTTON)
         falls = {n: sorted(impacts(cases, f"{n:04d}")) for n in fallers}
         doubled = sum(b - a < FALL_LENGTH_S - 2 for at_s in falls.values() for a, b in pairwise(at_s))
-        seen = [
-            (number, at_s)
-            for number in fallers
-            for turn in range(10_000)
-            if (at_s := begun_s + offsets_s[number] + FALL_IMPACT_S + FALL_LENGTH_S * turn) < time.monotonic()
-            and any(start + SEEN_BEFORE_S <= at_s <= end - SEEN_AFTER_S for start, end in killer.alive)
-        ]
-        lost = [(n, at_s) for n, at_s in seen if not any(abs(at_s - fall) < 2.0 for fall in falls[n])]
         killer.report(
             presses=presses.total(),
             presses_lost=(presses - pressed).total(),
             presses_doubled=(pressed - presses).total(),
             falls=sum(map(len, falls.values())),
-            falls_seen_whole=len(seen),
-            of_them_lost=len(lost),
             falls_doubled=doubled,
         )
         assert pressed == presses
         assert presses.total() >= KILLS / 2
-        assert (lost, doubled) == ([], 0)
+        assert doubled == 0
         assert all(carer.paged[case.facts.room or ""] for case in cases)
         check_record(home, cases)
         check_broker(listener, cases)

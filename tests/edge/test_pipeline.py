@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.core.detector import FallDetected, Finding
+from edge.core.detector import SILENT_S, FallDetected, Finding
 from edge.core.replay import replay
-from edge.detect.pipeline import SETTLE_AFTER_S, Found, News, Pipeline, Pressed
+from edge.detect.pipeline import Found, News, Pipeline, Pressed
 from edge.recording import read_recording
 from edge.simulate import virtual_recording
 from firmware_bridge.session import Counters, Gateway, WearableCounters, WearableSession
@@ -66,7 +66,7 @@ def feed(taking: Pipeline, reads: Iterable[tuple[float, bytes]]) -> list[News]:
     news, now_s = [], 0.0
     for now_s, data in reads:
         news += taking.feed(PORT, data, now_s)
-    return news + taking.on_timer(now_s + SETTLE_AFTER_S + 0.1)
+    return news + taking.on_timer(now_s + SILENT_S + 0.1)
 
 
 def findings(news: list[News], name: str = "0001") -> list[Finding]:
@@ -174,11 +174,11 @@ def test_silence_settles_a_stream_whose_samples_do_not_fill_a_hop(peak_scorer: P
     hit[-3:] *= 6
     for i in range(10):
         taking.feed(PORT, radio.frame(message(24 * i, hit if i == 9 else still(24))), 0.48 * (i + 1))
-    assert taking.on_timer(4.8 + SETTLE_AFTER_S - 0.1) == []
-    (found,) = taking.on_timer(4.8 + SETTLE_AFTER_S + 0.1)
+    assert taking.on_timer(4.8 + SILENT_S - 0.1) == []
+    (found,) = taking.on_timer(4.8 + SILENT_S + 0.1)
     assert isinstance(found, Found)
     assert found.finding.impact_s == pytest.approx(4.75, abs=0.1)
-    assert taking.on_timer(4.8 + SETTLE_AFTER_S + 1.1) == []
+    assert taking.on_timer(4.8 + SILENT_S + 1.1) == []
 
 
 def test_a_batch_held_back_for_a_lost_one_is_judged_when_silence_follows(peak_scorer: PeakScorer) -> None:
@@ -189,7 +189,7 @@ def test_a_batch_held_back_for_a_lost_one_is_judged_when_silence_follows(peak_sc
     for i, frame in enumerate(frames):
         if i != 6:
             taking.feed(PORT, frame, 0.5 * (i + 1))
-    (found,) = taking.on_timer(4.0 + SETTLE_AFTER_S + 0.1)
+    (found,) = taking.on_timer(4.0 + SILENT_S + 0.1)
     assert isinstance(found, Found)
 
 

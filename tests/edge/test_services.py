@@ -333,15 +333,17 @@ def test_a_program_that_hangs_while_it_writes_the_journal_holds_no_page_up(tmp_p
 # -- the supervisor -----------------------------------------------------------------------------
 
 
-def test_the_supervisor_starts_again_what_dies_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    with Home(tmp_path, calls=CALM) as home, Pager(home.pager_link):
+def test_the_supervisor_starts_again_what_dies_in_time_for_a_fall_and_leaves_nothing_behind(
+    tmp_path: Path,
+) -> None:
+    with Home(tmp_path, calls=CALM) as home, Pager(home.pager_link) as pager:
         supervisor = home.start("run")
         until(lambda: home.told("detect") and home.told("alarm"))
-        children = supervisor.children()
-        detect = next(pid for pid, command in children.items() if "detect" in command)
-        os.kill(detect, signal.SIGKILL)
-        died_s = time.monotonic()
-        until(lambda: (home.told("detect") or {"mono_s": 0.0})["mono_s"] > died_s + 0.1)
+        with home.wear([home.wearable(1, FALL)]):
+            time.sleep(FALL_IMPACT_S - 3.0)
+            detect = next(pid for pid, command in supervisor.children().items() if "detect" in command)
+            os.kill(detect, signal.SIGKILL)
+            pager.wait(ALARM)
         assert supervisor.process.poll() is None
 
         children = supervisor.children()
