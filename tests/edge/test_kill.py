@@ -16,15 +16,16 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
-from edge.core.incident import Kind, Outcome, State
+from edge.core.incident import Kind, Outcome, State, utc_text
 from edge.journal import Case
+from edge.runfile import write_runfile
 from tests.edge.brokers import MOSQUITTO, Broker, Listener, amqtt, mosquitto
 from tests.edge.home import FALL, FALL_LENGTH_S, Home, Paged, Pager, Writer, until
 
@@ -255,6 +256,7 @@ def test_no_press_is_lost_and_nothing_doubled_whenever_detect_is_killed(tmp_path
                 finger.join()
             until(lambda: sum(c.facts.kind is Kind.HELP_BUTTON for c in home.cases()) == presses.total())
             time.sleep(2.5)  # a button that was not heard would press on
+            until(lambda: any(case.facts.kind is Kind.FALL for case in home.cases()))
         cases = settled(home)
 
         pressed = Counter(c.facts.wearable or "" for c in cases if c.facts.kind is Kind.HELP_BUTTON)
@@ -294,6 +296,23 @@ def impacts(cases: list[Case], wearable: str) -> Iterator[float]:
         raised = case.first("raised")
         if case.facts.wearable == wearable and case.facts.kind is Kind.FALL and raised is not None:
             yield raised.mono_s - raised.body["since_impact_s"]
+
+
+def test_what_a_dead_detect_last_said_calls_nobody_about_a_closed_incident(tmp_path: Path) -> None:
+    with Home(tmp_path, calls=CALLS) as home, Pager(home.pager_link) as pager:
+        writer = Writer(home, SEED, first=1, pause_s=0.0)
+        until(home.cases)
+        writer.end()
+        with home.journal() as journal:
+            for case in journal.open_cases():
+                journal.resolve(case.facts.incident, Outcome.FALL, "anna")
+        facts = home.cases()[0].facts
+        said = asdict(facts) | {"raised_at": utc_text(facts.raised_at), "impact_at": None}
+        home.run.mkdir()
+        write_runfile(home.run / "detect.json", {"unwritten": [{"incident": said, "body": {}}]})
+        home.start("alarm").ready()
+        time.sleep(2.5)  # it looks once a second
+        assert pager.texts() == []
 
 
 def test_more_open_incidents_than_the_broker_takes_at_once_stop_no_restart(tmp_path: Path, broker: Broker) -> None:

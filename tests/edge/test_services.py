@@ -288,7 +288,7 @@ def test_status_says_who_is_blind_and_why(tmp_path: Path) -> None:
         assert parts["wearable 0001"]["cause"] == "fall detection stopped"
         assert parts["pager espa-1"]["cause"] == "alarm service stopped"
 
-        alarm = home.start("alarm").ready()
+        home.start("alarm").ready()
         home.start("detect").ready()
         silent = home.wearable(2, silent_from_s=7.0)
         with home.wear([home.wearable(1, loop=True), silent]):
@@ -311,9 +311,18 @@ def test_status_says_who_is_blind_and_why(tmp_path: Path) -> None:
         code, parts = home.status()
         assert (code, parts["receiver dongle"]["well"]) == (1, False)
         assert parts["receiver dongle"]["cause"]
-        alarm.stop()
-        until(lambda: home.status()[1]["service alarm"]["cause"])
-        assert home.status()[1]["pager espa-1"]["cause"] == "alarm service stopped"
+
+
+def test_a_pager_line_that_is_down_stays_told_when_detect_starts(tmp_path: Path) -> None:
+    dead = f'[[pager]]\nport = "{tmp_path}/nothing"\ncheck_every_s = 1\ndown_after_s = 1\n'
+    with Home(tmp_path, pager=dead) as home:
+        home.start("alarm").ready()
+        assert home.case(Kind.BLIND).facts.cause == "pager line espa-1 down"
+        home.start("detect").ready()
+        with home.wear([home.wearable(1), home.wearable(2)]):
+            until(lambda: home.receiver()["well"])
+            time.sleep(1.5)  # it looks once a second at what it may withdraw
+        assert home.case(Kind.BLIND).first("resolved") is None
 
 
 def test_a_program_that_hangs_while_it_writes_the_journal_holds_no_page_up(tmp_path: Path) -> None:
@@ -333,7 +342,7 @@ def test_a_program_that_hangs_while_it_writes_the_journal_holds_no_page_up(tmp_p
 # -- the supervisor -----------------------------------------------------------------------------
 
 
-def test_the_supervisor_starts_again_what_dies_in_time_for_a_fall_and_leaves_nothing_behind(
+def test_the_supervisor_starts_again_what_dies_in_time_for_a_fall_and_leaves_nothing(
     tmp_path: Path,
 ) -> None:
     with Home(tmp_path, calls=CALM) as home, Pager(home.pager_link) as pager:
