@@ -70,6 +70,7 @@ class AlarmService:
         self._taken: set[tuple[str, int, str]] = set()  # pages some transmitter has taken
         self._noted_failures: set[tuple[str, int, str, str]] = set()
         self._blind: dict[str, str] = {}  # cause: the open technical incident
+        self._detect_spoke = False
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._pagers = {
@@ -472,8 +473,9 @@ class AlarmService:
 
     def _tick(self, now_s: float) -> None:
         detect = read_runfile(self._run / "detect.json")
-        grace = now_s - self._begun_s < DETECT_START_S
         silent = detect is None or detect["age_s"] > DETECT_SILENT_S
+        self._detect_spoke = self._detect_spoke or not silent
+        grace = not self._detect_spoke and now_s - self._begun_s < DETECT_START_S
         self._technical(Cause.DETECT_SILENT, silent and not grace, now_s)
         if self._journal_error is not None and not self._notes:
             self._note(lambda journal: journal.move_cursor("alarm", self._seq))  # to learn when it is over
