@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from edge.detect.pipeline import Pipeline
+from edge.detect.shadow import Shadow
 from firmware_bridge.session import Counters, Gateway, WearableCounters, WearableSession
 from firmware_bridge.virtual import Recording, Run, VirtualDongle, VirtualWearable
 from models.card import newest
@@ -22,10 +23,11 @@ READ_S = 0.02  # a serial port's reader gathers for so long
 PORT = "bench"
 
 
-def run_bench(wearables: int, seconds: float, *, quiet: bool) -> dict[str, Any]:
+def run_bench(wearables: int, seconds: float, *, quiet: bool, shadow: Path | None = None) -> dict[str, Any]:
     """Play ``wearables`` for ``seconds`` of stream time as fast as one core goes, and measure.
 
-    The wearables' own side (motion, sealing, framing) is made beforehand and not measured.
+    The wearables' own side (motion, sealing, framing) is made beforehand and not measured. A bundle in ``shadow``
+    judges after each decision: its work is in the CPU time, not in the decision's, as it has a thread of its own.
     """
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     scorer = Scorer(newest("wrist"))
@@ -34,7 +36,8 @@ def run_bench(wearables: int, seconds: float, *, quiet: bool) -> dict[str, Any]:
     gateway = Gateway(lambda _: None)
     for name in ids:
         gateway.add(name, keys[name], Counters())
-    pipeline = Pipeline(gateway, dict.fromkeys(ids, scorer))
+    trial = None if shadow is None else Shadow(Scorer(shadow), ids)
+    pipeline = Pipeline(gateway, dict.fromkeys(ids, scorer), shadowed=() if trial is None else ids)
     ready_s = _since_start_s()
     reads = _reads(ids, keys, seconds, quiet=quiet)
     gc.collect()
@@ -46,6 +49,8 @@ def run_bench(wearables: int, seconds: float, *, quiet: bool) -> dict[str, Any]:
         pipeline.feed(PORT, data, at_s)
         if pipeline.windows > scored:
             decisions_ms += [(time.perf_counter() - begun) * 1e3] * (pipeline.windows - scored)
+        if trial is not None:
+            trial.take(pipeline.take_heard())
     cpu_s, wall_s = time.process_time() - cpu_0, time.perf_counter() - wall_0
     lost = sum(w.timeline.counts.lost for w in pipeline.wearers.values())
     if pipeline.windows == 0 or lost:

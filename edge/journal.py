@@ -12,9 +12,9 @@ import fcntl
 import json
 import logging
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,27 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_waiting ON outbox (sink, state);
 CREATE TABLE cursor (name TEXT PRIMARY KEY, seq INTEGER NOT NULL);
 """
+# What came later without changing what was there: an older fallwatch still reads the file.
+_ADDED = """
+CREATE TABLE IF NOT EXISTS shadow_alarm (
+    model TEXT NOT NULL, wearable TEXT NOT NULL, resident TEXT NOT NULL, impact_at TEXT NOT NULL,
+    raised_at TEXT NOT NULL, probability REAL NOT NULL, long_lie INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS wear (
+    model TEXT NOT NULL, shadow INTEGER NOT NULL, placement TEXT NOT NULL, wearable TEXT NOT NULL,
+    begun_at TEXT NOT NULL, until_at TEXT NOT NULL, worn_s REAL NOT NULL,
+    PRIMARY KEY (model, shadow, wearable, begun_at));
+"""
+_INSERT_ALARM = """
+INSERT INTO shadow_alarm SELECT :model, :wearable, :resident, :impact_at, :raised_at, :probability, :long_lie
+WHERE NOT EXISTS (SELECT 1 FROM shadow_alarm
+    WHERE model = :model AND wearable = :wearable AND impact_at BETWEEN :soonest AND :latest)
+"""
+_INSERT_WEAR = """
+INSERT INTO wear VALUES (:model, :shadow, :placement, :wearable, :begun_at, :until_at, :worn_s)
+ON CONFLICT (model, shadow, wearable, begun_at)
+DO UPDATE SET until_at = excluded.until_at, worn_s = excluded.worn_s
+"""
+SAME_IMPACT_S = 10.0  # an impact this near a known one is the same, seen again after a restart
 
 
 class JournalUnavailable(Exception):
@@ -123,6 +144,32 @@ class OutboxItem:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ShadowAlarm:
+    """What a model on trial would have raised; nobody was called."""
+
+    model: str
+    wearable: str
+    resident: str
+    impact_at: datetime
+    raised_at: datetime
+    probability: float
+    long_lie: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wear:
+    """A stretch in which one model judged one wearable, and how much of it that was worn."""
+
+    model: str
+    shadow: bool
+    placement: str
+    wearable: str
+    begun_at: datetime
+    until_at: datetime
+    worn_s: float
+
+
 class Journal:
     """One process's connection to the journal; use it from one thread."""
 
@@ -178,6 +225,9 @@ class Journal:
                 for statement in _SCHEMA.split(";\n"):
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            if version <= SCHEMA_VERSION:
+                for statement in _ADDED.split(";\n"):
+                    db.execute(statement)
             db.execute("COMMIT")
         except BaseException:
             db.close()
@@ -308,6 +358,11 @@ class Journal:
         """Return the latest incidents, oldest first."""
         return self._cases("incident.id IN (SELECT id FROM incident ORDER BY rowid DESC LIMIT ?)", limit)
 
+    def cases_since(self, since: datetime) -> list[Case]:
+        """Return the incidents raised at or after a moment, oldest first."""
+        where = "incident.id IN (SELECT incident FROM event WHERE kind = 'raised' AND at >= ?)"
+        return self._cases(where, utc_text(since))
+
     def _cases(self, where: str, *values: Any) -> list[Case]:
         # One statement, so one moment: what is committed between two would be half seen.
         rows = self._read(
@@ -327,6 +382,49 @@ class Journal:
                 cases[event.incident] = Case(known)
             cases[event.incident].events.append(event)
         return list(cases.values())
+
+    # -- models ------------------------------------------------------------------------------
+
+    def keep_trial(
+        self, alarms: Iterable[ShadowAlarm], wear: Iterable[Wear], *, forget_before: datetime | None, wait: bool
+    ) -> None:
+        """Keep what models did that is nobody's incident; safe to repeat.
+
+        A known stretch of wear is brought up to date; an impact that is known already is left out.
+
+        Args:
+            alarms: of models on trial.
+            wear: stretches, new or grown.
+            forget_before: what is older goes; None when the clock cannot be trusted with that.
+            wait: whether to wait for another process that is writing; if not, that counts as refused.
+
+        Raises:
+            JournalUnavailable: nothing of it is on disk.
+        """
+        self._set_busy_timeout(self._busy_timeout_s if wait else 0.0)
+        try:
+            with self._write() as db:
+                db.executemany(_INSERT_ALARM, [_alarm_values(alarm) for alarm in alarms])
+                db.executemany(_INSERT_WEAR, [_wear_values(stretch) for stretch in wear])
+                if forget_before is not None:
+                    db.execute("DELETE FROM shadow_alarm WHERE raised_at < ?", (utc_text(forget_before),))
+                    db.execute("DELETE FROM wear WHERE until_at < ?", (utc_text(forget_before),))
+        finally:
+            self._set_busy_timeout(self._busy_timeout_s)
+
+    def _set_busy_timeout(self, seconds: float) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self._db.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
+
+    def shadow_alarms(self, since: datetime) -> list[ShadowAlarm]:
+        """Return what models on trial would have raised since a moment, oldest first."""
+        rows = self._read("SELECT * FROM shadow_alarm WHERE raised_at >= ? ORDER BY impact_at", utc_text(since))
+        return [alarm for row in rows if (alarm := _shadow_alarm(row)) is not None]
+
+    def wear(self, since: datetime) -> list[Wear]:
+        """Return the stretches of wear that reach beyond a moment, oldest first."""
+        rows = self._read("SELECT * FROM wear WHERE until_at > ? ORDER BY begun_at", utc_text(since))
+        return [wear for row in rows if (wear := _wear(row)) is not None]
 
     # -- outbox and cursors -------------------------------------------------------------------
 
@@ -387,6 +485,40 @@ def _event(row: tuple[Any, ...]) -> Event | None:
         return Event(int(seq), incident, kind, parse_utc(at), boot, float(mono_s), dict(json.loads(body)))
     except (ValueError, TypeError) as error:
         log.error("event %r in the journal cannot be read: %s", row[0], error)
+        return None
+
+
+def _alarm_values(alarm: ShadowAlarm) -> dict[str, Any]:
+    near = timedelta(seconds=SAME_IMPACT_S)
+    return asdict(alarm) | {
+        "impact_at": utc_text(alarm.impact_at),
+        "raised_at": utc_text(alarm.raised_at),
+        "soonest": utc_text(alarm.impact_at - near),
+        "latest": utc_text(alarm.impact_at + near),
+    }
+
+
+def _wear_values(wear: Wear) -> dict[str, Any]:
+    return asdict(wear) | {"begun_at": utc_text(wear.begun_at), "until_at": utc_text(wear.until_at)}
+
+
+def _shadow_alarm(row: tuple[Any, ...]) -> ShadowAlarm | None:
+    try:
+        model, wearable, resident, impact_at, raised_at, probability, long_lie = row
+        at = parse_utc(impact_at), parse_utc(raised_at)
+        return ShadowAlarm(model, wearable, resident, *at, float(probability), bool(long_lie))
+    except (ValueError, TypeError) as error:
+        log.error("an alarm of a shadow model in the journal cannot be read: %s", error)
+        return None
+
+
+def _wear(row: tuple[Any, ...]) -> Wear | None:
+    try:
+        model, shadow, placement, wearable, begun_at, until_at, worn_s = row
+        span = parse_utc(begun_at), parse_utc(until_at)
+        return Wear(model, bool(shadow), placement, wearable, *span, float(worn_s))
+    except (ValueError, TypeError) as error:
+        log.error("a stretch of wear in the journal cannot be read: %s", error)
         return None
 
 

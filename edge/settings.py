@@ -208,10 +208,12 @@ class MqttSettings:
 
 @dataclass(frozen=True, slots=True)
 class DetectSettings:
-    """How soon silence is news, and which model bundles run (empty: the newest shipped)."""
+    """How soon silence is news, and which model bundles run."""
 
-    wrist_model: str = ""
+    wrist_model: str = ""  # empty: the newest shipped
     waist_model: str = ""
+    wrist_shadow: str = ""  # on trial beside the first, alarms nobody; empty: none
+    waist_shadow: str = ""
     silence_s: float = 60.0  # a wearable that said nothing for so long is reported blind
     blind_page_s: float = 120.0  # ... and a person is paged after so long
 

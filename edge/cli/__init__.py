@@ -85,7 +85,7 @@ def begin_service(config: Path, state: Path, run: Path, *, verbose: bool) -> Set
 
 
 def _register() -> None:
-    from edge.cli import develop, people, services  # noqa: F401  # they add themselves to app
+    from edge.cli import develop, people, report, services  # noqa: F401  # they add themselves to app
 
 
 _register()

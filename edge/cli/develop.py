@@ -144,12 +144,17 @@ def simulate(
 def bench(
     wearables: Annotated[int, typer.Option("--wearables", min=1, max=4096, help="How many at 50 Hz.")] = 100,
     seconds: Annotated[float, typer.Option("--seconds", min=5, help="Of stream time.")] = 60.0,
+    shadow: Annotated[Path | None, typer.Option("--shadow", help="Folder of a bundle to run beside it.")] = None,
     as_json: Json = False,
 ) -> None:
     """Speed and memory of the real path on one core: bytes, decryption, timeline, network, decision."""
     from edge.bench import run_bench
+    from models.card import BundleRefused
 
-    result = run_bench(wearables, seconds, quiet=as_json)
+    try:
+        result = run_bench(wearables, seconds, quiet=as_json, shadow=shadow)
+    except BundleRefused as error:
+        stop(f"model is refused: {error}", status=2)
     say(json.dumps(result) if as_json else "\n".join(f"{k:>24}: {v}" for k, v in result.items()))
 
 

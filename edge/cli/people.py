@@ -31,7 +31,7 @@ def incidents(
     from edge.alarm.document import incident_document
     from edge.clock import monotonic_s
 
-    journal = _journal(state)
+    journal = open_journal(state)
     cases = journal.cases(limit=limit) if everything else journal.open_cases()[-limit:]
     documents = [incident_document(case, now_s=monotonic_s()) for case in cases]
     if as_json:
@@ -65,7 +65,7 @@ def ack(
     state: State = DEFAULT_STATE,
 ) -> None:
     """Acknowledge an incident: you are going. Pages stop."""
-    journal, who = _journal(state), by or getpass.getuser()
+    journal, who = open_journal(state), by or getpass.getuser()
     full = _full_id(journal, incident)
     owner = journal.acknowledge(full, who)
     if owner is None:
@@ -88,7 +88,7 @@ def resolve(
 
     if outcome not in OUTCOMES:
         stop(f"--outcome {outcome!r} is not known; use one of {', '.join(OUTCOMES)}", status=2)
-    journal = _journal(state)
+    journal = open_journal(state)
     full = _full_id(journal, incident)
     if not journal.resolve(full, Outcome(outcome), by or getpass.getuser()):
         stop(f"incident {full} is closed already", status=1)
@@ -119,6 +119,11 @@ def status(
         parts.append({**_part("wearable", resident.wearable, told, stopped), "room": resident.room})
     for name, reason in (fresh or {}).get("models_refused", {}).items():
         parts.append({"part": "model", "name": name, "well": False, "cause": f"refused: {reason}"})
+    for told in (fresh or {}).get("shadows", []):
+        # A model on trial protects nobody, so nobody is blind when it does not run.
+        remark = f"{told['cause']}; nobody is less protected" if told["cause"] else "on trial, calls nobody"
+        facts = {"on_trial": told["cause"] is None, "skipped_reads": told["skipped_reads"]}
+        parts.append({"part": "shadow", "name": told["model"], "well": True, "cause": remark, **facts})
     fresh = alarm if parts[1]["well"] else None
     stopped = None if fresh else "alarm service stopped"
     for name in [*settings.channel_names(), "record"]:
@@ -180,12 +185,14 @@ def _show_status(parts: list[dict[str, Any]], well: bool) -> None:
         since = part.get("since_s")
         counted = " ".join(f"{k} {part[k]}" for k in COUNTED if part.get(k))
         battery = "" if part.get("battery_pct") is None else f"{part['battery_pct']} %"
-        colour = "green" if part["well"] else "bold red"
+        state, colour = ("well", "green") if part["well"] else ("BLIND", "bold red")
+        if part.get("on_trial") is False:
+            state, colour = "off", "yellow"
         table.add_row(
             part["part"],
             escape(part["name"]),
             escape(part.get("room", "")),
-            f"[{colour}]{'well' if part['well'] else 'BLIND'}[/]",
+            f"[{colour}]{state}[/]",
             "" if since is None else _duration(since),
             escape(str(part["cause"] or "")),
             battery,
@@ -210,6 +217,7 @@ COUNTED = (
     "dropped_by_dongle",
     "unknown_wearable",
     "unreadable",
+    "skipped_reads",
 )
 
 
@@ -247,7 +255,7 @@ def record_parked(
     state: State = DEFAULT_STATE,
 ) -> None:
     """Show what the record refused and a person must look at."""
-    journal = _journal(state)
+    journal = open_journal(state)
     parked = journal.parked("record")
     for item in parked:
         if retry:
@@ -258,7 +266,8 @@ def record_parked(
         say(f"{len(parked)} entries{' are sent once more' if retry else ''}.")
 
 
-def _journal(state: Path) -> Any:
+def open_journal(state: Path) -> Any:
+    """Open the journal of a state folder, or end with what is wrong."""
     from edge.journal import JOURNAL_FILE, Journal, JournalUnavailable
 
     path = state / JOURNAL_FILE

@@ -6,14 +6,13 @@ and the tests.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import numpy as np
-
 from edge.core.detector import SILENT_S, Finding
-from edge.detect.wearer import Wearer
+from edge.detect.judge import score_round
+from edge.detect.wearer import Heard, Wearer
 from firmware_bridge.session import Gateway
 from firmware_bridge.wire import Button, DongleHello, DongleStatus, FrameDecoder, Hello, Samples, Status, Uplink
 from models.scorer import Scorer
@@ -55,13 +54,18 @@ class Dongle:
 class Pipeline:
     """Decode, open, order, resample, score in one batch over all wearables, decide."""
 
-    def __init__(self, gateway: Gateway, scorers: Mapping[str, Scorer | None]) -> None:
-        """Begin with each wearable's scorer; None where no model may run."""
+    def __init__(
+        self, gateway: Gateway, scorers: Mapping[str, Scorer | None], *, shadowed: Collection[str] = ()
+    ) -> None:
+        """Begin with each wearable's scorer, None where no model may run.
+
+        What wearables in ``shadowed`` send is also kept for `take_heard`.
+        """
+        self._heard: list[Heard] = []
         self.gateway = gateway
-        self.wearers = {wearable: Wearer(wearable, scorer) for wearable, scorer in scorers.items()}
+        self.wearers = {w: Wearer(w, s, self._heard if w in shadowed else None) for w, s in scorers.items()}
         self.dongles: dict[str, Dongle] = {}
         self.windows = 0
-        self._scorers = list({id(s): s for s in scorers.values() if s is not None}.values())
 
     def feed(self, port: str, data: bytes, received_s: float) -> list[News]:
         """Take bytes as they came from one port; any split gives the same findings."""
@@ -105,21 +109,22 @@ class Pipeline:
                 news += self._found(wearer, wearer.on_silence())
         return news
 
+    def take_heard(self) -> list[Heard]:
+        """Return what the shadowed wearables sent since the last call."""
+        heard = self._heard.copy()
+        self._heard.clear()
+        return heard
+
     def _score(self, wearers: list[Wearer]) -> list[News]:
         """Score the windows that are due, one per wearable and round, each round in one batch per model."""
         news: list[News] = []
-        while wearers:
-            waiting: list[Wearer] = []
-            for scorer in self._scorers:
-                batch = [(w, *due) for w in wearers if w.scorer is scorer and (due := w.due()) is not None]
-                if not batch:
-                    continue
-                self.windows += len(batch)
-                probabilities = scorer.score(np.stack([window for _, _, window in batch]))
-                for (wearer, end, _), probability in zip(batch, probabilities.tolist(), strict=True):
-                    news += self._found(wearer, wearer.detector.decide(end, probability))
-                    waiting.append(wearer)
-            wearers = waiting
+        judges = [w.judge for w in wearers if w.judge is not None]
+        while judges:
+            scored = score_round(judges)
+            self.windows += len(scored)
+            for judge, findings in scored:
+                news += self._found(self.wearers[judge.wearable], findings)
+            judges = [judge for judge, _ in scored]
         return news
 
     def _found(self, wearer: Wearer, findings: list[Finding]) -> list[News]:

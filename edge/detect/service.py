@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import math
 import queue
 import threading
 from collections import deque
@@ -17,8 +18,18 @@ from edge.clock import clock_ok, monotonic_s, utc_now
 from edge.core.detector import FallDetected, MotionChanged
 from edge.core.incident import Incident, Kind, Outcome, State, new_incident_id, utc_text
 from edge.core.supervision import Cause, Sight, Watch, cause_of
+from edge.detect.ledger import Judged, WearLedger
 from edge.detect.pipeline import Found, News, Pipeline, Pressed
-from edge.journal import JOURNAL_FILE, Journal, JournalGone, JournalUnavailable, Moment
+from edge.detect.shadow import Trial
+from edge.journal import (
+    JOURNAL_FILE,
+    SAME_IMPACT_S,
+    Journal,
+    JournalGone,
+    JournalUnavailable,
+    Moment,
+    ShadowAlarm,
+)
 from edge.keys import KeyStore
 from edge.runfile import write_runfile
 from edge.settings import ResidentSettings, Settings
@@ -36,7 +47,11 @@ JOURNAL_BUSY_S = 1.0  # one that is held up for longer counts as refusing: weara
 DONGLE_GRACE_S = 20.0  # a receiver gone for so long is told to a person
 AGAIN_WITHIN_S = 120.0  # a further fall so soon joins the incident nobody has answered yet
 HOME_CAUSES = (Cause.DONGLE_GONE, Cause.NO_MODEL)  # the alarm service watches the rest of the home
-SAME_IMPACT_S = 10.0  # an impact this near a known one is the same, seen again after a restart
+WEAR_EVERY_S = 900.0  # how often wear is written: what a crash loses of it, against writes to a card
+WEAR_SOON_S = 60.0  # an alarm has it written sooner, but no more often than this
+TRIAL_AGAIN_S = 5.0  # a journal that is busy with something else is left in peace for so long
+TRIAL_ALARMS = 1000  # alarms of shadow models that wait for the journal
+KEEP_TRIALS = timedelta(days=400)
 
 
 class DetectService:
@@ -58,9 +73,15 @@ class DetectService:
         self.refused: dict[str, str] = {}  # model bundles that must not run, and why
         by_placement = {p: self._load(p) for p in sorted({r.placement for r in self._residents.values()})}
         self._scorers = {p: s for p, s in by_placement.items() if s is not None}
+        self._trials = [t for p, s in by_placement.items() if (t := self._trial(p, s)) is not None]
         self._pipeline = Pipeline(
-            self._gateway, {w: by_placement[r.placement] for w, r in self._residents.items()}
+            self._gateway,
+            {w: by_placement[r.placement] for w, r in self._residents.items()},
+            shadowed={w for trial in self._trials for w in trial.wearables},
         )
+        self._trial_alarms: deque[ShadowAlarm] = deque()
+        self._trial_alarms_lost = 0
+        self._trial_next_s = 0.0
         self._dongle_lost: dict[str, tuple[float, str]] = {}  # port: since, why
         self._wearable_watch = {wearable: Watch() for wearable in self._residents}
         self._home_watch = Watch()
@@ -81,7 +102,8 @@ class DetectService:
             threading.Thread(target=port.run, args=(self._put, self._stop), name=f"dongle-{i}", daemon=True)
             for i, port in enumerate(self._ports.values(), start=1)
         ]
-        now_s = self._begun_s = monotonic_s()
+        now_s = monotonic_s()
+        self._ledger, self._wear_next_s, self._wear_last_s = WearLedger(now_s), now_s + WEAR_EVERY_S, -math.inf
         for port in self._ports:
             self._dongle_lost[port] = (now_s, "not opened yet")
         for thread in threads:
@@ -90,6 +112,8 @@ class DetectService:
         gc.collect()
         gc.freeze()
         self._tick(now_s)
+        for trial in self._trials:
+            trial.start()
         log.info("detect is ready: %d wearables, %d receivers", len(self._residents), len(self._ports))
         next_tick_s = now_s + TICK_S
         while not self._stop.is_set():
@@ -103,6 +127,10 @@ class DetectService:
             thread.join(timeout=2.0)
         self._gateway.stop()
         self._flush()
+        for trial in self._trials:
+            trial.stop()
+        self._trial_next_s = self._wear_next_s = 0.0
+        self._keep_trials(monotonic_s())
         if self._journal is not None:
             self._journal.close()
 
@@ -119,6 +147,7 @@ class DetectService:
         match event:
             case Received(port=port, data=data, received_s=received_s):
                 self._on_news(self._pipeline.feed(port, data, received_s))
+                self._offer_trials()
             case Opened(port=port):
                 self._dongle_lost.pop(port, None)
                 self._ask_for_proofs(monotonic_s())
@@ -145,7 +174,8 @@ class DetectService:
                 return
             if apart_s < AGAIN_WITHIN_S and self._is_unanswered(known[0]):
                 self._latest[wearable] = (known[0], impact_at_s)
-                self._note(known[0], "again", probability=fall.probability)
+                since_impact_s = round(monotonic_s() - impact_at_s, 3)
+                self._note(known[0], "again", probability=fall.probability, since_impact_s=since_impact_s)
                 return
         kind = Kind.LONG_LIE if fall.long_lie else Kind.FALL
         card = self._scorers[self._residents[wearable].placement].card
@@ -153,6 +183,7 @@ class DetectService:
             kind, wearable, impact_at_s=impact_at_s, probability=fall.probability, model=card.name
         )
         self._latest[wearable] = (incident, impact_at_s)
+        self._wear_soon()
 
     def _on_pressed(self, pressed: Pressed) -> None:
         button, wearable = pressed.button, pressed.wearable
@@ -160,6 +191,7 @@ class DetectService:
         if self._pressed.get(wearable, ("", ""))[0] != press:
             incident = self._commit(Kind.HELP_BUTTON, wearable, impact_at_s=pressed.received_s, press=press)
             self._pressed[wearable] = (press, incident)
+            self._wear_soon()
         # Only now may the wearable stop repeating it.
         self._send(wearable, AcknowledgeButton(button.boot, button.press))
 
@@ -282,8 +314,10 @@ class DetectService:
 
     def _tick(self, now_s: float) -> None:
         self._on_news(self._pipeline.on_timer(now_s))
+        self._offer_trials()
         self._ask_for_proofs(now_s)
         self._flush()
+        self._keep_trials(now_s)
         self._supervise(now_s)
         self._heartbeat(now_s)
 
@@ -319,7 +353,7 @@ class DetectService:
         wearer, session = self._pipeline.wearers[wearable], self._gateway.session(wearable)
         return Sight(
             has_key=session is not None,
-            has_model=wearer.scorer is not None,
+            has_model=wearer.judge is not None,
             proved=session is not None and session.proved,
             heard_s=wearer.heard_s,
             battery_pct=wearer.status.battery_pct if wearer.status else None,
@@ -335,6 +369,7 @@ class DetectService:
                 "dropped_reads": self._dropped_reads,
                 "models": {p: s.card.name for p, s in self._scorers.items()},
                 "models_refused": self.refused,
+                "shadows": [self._trial_words(trial) for trial in self._trials],
                 "radio": {"unknown_wearable": self._gateway.unknown, "unreadable": self._gateway.unreadable},
                 "dongles": {port: self._dongle_words(port, now_s) for port in self._ports},
                 "wearables": {w: self._wearable_words(w, now_s) for w in self._residents},
@@ -379,8 +414,7 @@ class DetectService:
     def _load(self, placement: str) -> Scorer | None:
         """Return the wanted model, or the newest shipped one that may run; say which were refused."""
         wanted = getattr(self._settings.detect, f"{placement}_model")
-        folders = [Path(wanted) if "/" in wanted else BUNDLES / wanted] if wanted else []
-        for folder in [*folders, *shipped(placement)]:
+        for folder in [*([_folder(wanted)] if wanted else []), *shipped(placement)]:
             try:
                 scorer = Scorer(folder)
                 if scorer.card.placement != placement:
@@ -391,6 +425,95 @@ class DetectService:
             else:
                 return scorer
         return None
+
+    def _trial(self, placement: str, first: Scorer | None) -> Trial | None:
+        """Return the trial of the bundle that is to run beside the first, if one is."""
+        wanted = getattr(self._settings.detect, f"{placement}_shadow")
+        wearables = [w for w, r in self._residents.items() if r.placement == placement]
+        name = None if first is None else first.card.name
+        return Trial(_folder(wanted), placement, name, wearables) if wanted else None
+
+    def _offer_trials(self) -> None:
+        """Hand over what was heard, now that what the first model found is on disk."""
+        if self._trials and (heard := self._pipeline.take_heard()):
+            for trial in self._trials:
+                trial.offer(heard)
+
+    def _wear_soon(self) -> None:
+        """Have wear on disk up to an alarm: whether a model was there to see it is asked later."""
+        self._wear_next_s = min(self._wear_next_s, self._wear_last_s + WEAR_SOON_S)
+
+    def _keep_trials(self, now_s: float) -> None:
+        """Write alarms of shadow models, and wear when it is time; incidents go first, and this can wait."""
+        now = Moment.now()
+        for trial in self._trials:
+            while trial.found:
+                self._on_trial_alarm(trial.name, *trial.found.popleft(), now)
+        wear_due = now_s >= self._wear_next_s
+        if self._writes or now_s < self._trial_next_s or not (wear_due or self._trial_alarms):
+            return
+        if self._journal is None:
+            self._open_journal()
+        wear = self._ledger.rows(self._worn_s(), now) if wear_due else []
+        before = now.at - KEEP_TRIALS if wear_due and clock_ok() else None
+        try:
+            if self._journal is None:
+                raise JournalUnavailable(self._journal_path, "not open")
+            wait = self._stop.is_set()
+            self._journal.keep_trial(self._trial_alarms, wear, forget_before=before, wait=wait)
+        except JournalUnavailable as error:
+            log.debug("wear and alarms of shadow models are written later: %s", error)
+            if isinstance(error, JournalGone):
+                self._journal = None
+            self._trial_next_s = now_s + (WEAR_SOON_S if self._journal is None else TRIAL_AGAIN_S)
+            return
+        self._trial_alarms.clear()
+        if wear_due:
+            self._ledger.written()
+            self._wear_last_s, self._wear_next_s = now_s, now_s + WEAR_EVERY_S
+
+    def _on_trial_alarm(self, model: str, wearable: str, fall: FallDetected, now: Moment) -> None:
+        offset = self._pipeline.wearers[wearable].offset
+        impact_at, raised_at = (
+            now.at - timedelta(seconds=max(now.mono_s - offset.monotonic_s(at_s), 0.0))
+            for at_s in (fall.impact_s, fall.raised_s)
+        )
+        if len(self._trial_alarms) == TRIAL_ALARMS:
+            self._trial_alarms.popleft()
+            self._trial_alarms_lost += 1
+        resident = self._residents[wearable].id
+        self._trial_alarms.append(
+            ShadowAlarm(model, wearable, resident, impact_at, raised_at, fall.probability, fall.long_lie)
+        )
+        log.info("shadow model %s would have raised a fall of wearable %s", model, wearable)
+        self._wear_soon()
+
+    def _worn_s(self) -> dict[Judged, float]:
+        """Return how long each model has judged each worn wearable since the start."""
+        worn_s: dict[Judged, float] = {}
+        for wearable, resident in self._residents.items():
+            judge = self._pipeline.wearers[wearable].judge
+            if judge is not None:
+                worn_s[Judged(judge.scorer.card.name, False, resident.placement, wearable)] = judge.worn_s
+        for trial in self._trials:
+            for wearable, trial_s in trial.worn_s().items():
+                worn_s[Judged(trial.name, True, trial.placement, wearable)] = trial_s
+        return worn_s
+
+    def _trial_words(self, trial: Trial) -> dict[str, Any]:
+        return {
+            "model": trial.name,
+            "placement": trial.placement,
+            "cause": trial.cause,
+            "skipped_reads": trial.skipped_reads,
+            "unwritten": len(self._trial_alarms),
+            "lost_alarms": self._trial_alarms_lost,
+        }
+
+
+def _folder(wanted: str) -> Path:
+    """Return a bundle's folder from its name, or from a path, which has a slash in it."""
+    return Path(wanted) if "/" in wanted else BUNDLES / wanted
 
 
 _NOWHERE = {"resident": None, "room": None, "bed": None, "placement": None}

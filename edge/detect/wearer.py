@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from edge.core.detector import Detector, Finding
-from edge.core.replay import settle
+from edge.core.detector import Finding
 from edge.core.timeline import Batch, Chunk, ClockOffset, Timeline
+from edge.detect.judge import Judge
 from firmware_bridge.wire import Hello, Samples, Status
-from models.preprocess import Accel, CausalResampler
 from models.scorer import Scorer
 
 FULL_SCALE = 32768.0  # counts of an int16 at the end of the range
 
 
-class Wearer:
-    """Timeline, resampler and detector of one wearable, and what it last said of itself."""
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Samples of one wearable in order, as a second model is to judge them; None when it fell silent."""
 
-    def __init__(self, wearable: str, scorer: Scorer | None) -> None:
+    wearable: str
+    chunk: Chunk | None
+    worn: bool
+
+
+class Wearer:
+    """Timeline and judge of one wearable, and what it last said of itself."""
+
+    def __init__(self, wearable: str, scorer: Scorer | None, keep: list[Heard] | None = None) -> None:
+        """Begin; what is heard is also put into ``keep``, where a second model judges this wearable."""
         self.wearable = wearable
-        self.scorer = scorer  # None while no model for its placement may run
+        self.judge = None if scorer is None else Judge(wearable, scorer)  # None while no model may run
         self.timeline = Timeline()
         self.offset = ClockOffset()
         self.heard_s: float | None = None  # monotonic
@@ -31,9 +42,7 @@ class Wearer:
         self.range_g = 0
         self.rate_hz = 0.0
         self._silent = True  # what was being weighed has been settled
-        if scorer is not None:
-            self._resampler = CausalResampler(scorer.card.rate_hz)
-            self.detector = Detector(scorer.card)
+        self._keep = keep
 
     def on_samples(self, samples: Samples, received_s: float) -> list[Finding]:
         """Take a batch; findings come at once only where a hole ends what was being weighed."""
@@ -54,27 +63,17 @@ class Wearer:
             return []
         self._silent = True
         findings = [f for chunk in self.timeline.flush() for f in self._on_chunk(chunk)]
-        return findings + ([] if self.scorer is None else settle(self.detector, self.scorer, lasting=True))
-
-    def due(self) -> tuple[int, Accel] | None:
-        """Return the end and the samples of the next window to score."""
-        if self.scorer is None:
-            return None
-        end = self.detector.due()
-        return None if end is None else (end, self.detector.window(end))
+        if self._keep is not None:
+            self._keep.append(Heard(self.wearable, None, worn=False))
+        return findings + ([] if self.judge is None else self.judge.on_silence())
 
     @property
     def backlog_s(self) -> float:
         """How much of its stream waits to be scored."""
-        return 0.0 if self.scorer is None else self.detector.backlog_s
+        return 0.0 if self.judge is None else self.judge.backlog_s
 
     def _on_chunk(self, chunk: Chunk) -> list[Finding]:
-        if self.scorer is None:
-            return []
-        findings: list[Finding] = []
-        if chunk.restart:
-            findings = settle(self.detector, self.scorer, lasting=False)
-            self._resampler.restart()
-        start, samples = self._resampler.push(chunk.t_s, chunk.accel_g)
-        self.detector.push(start, samples)
-        return findings
+        worn = self.worn and not self.charging
+        if self._keep is not None:
+            self._keep.append(Heard(self.wearable, chunk, worn))
+        return [] if self.judge is None else self.judge.on_chunk(chunk, worn=worn)
