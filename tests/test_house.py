@@ -46,7 +46,7 @@ ARROWS: dict[str, set[str]] = {
     "edge.demo": ABOVE,
     "edge.cli": ABOVE,
     "training": {"training", "models", "edge.core", "firmware_bridge.wire", "numpy", "torch", "scipy", "rich"}
-    | {"tqdm", "sklearn", "onnx", "onnxscript", "matplotlib"},
+    | {"tqdm", "sklearn", "threadpoolctl", "onnx", "onnxruntime", "onnxscript", "matplotlib", "optuna", "ray"},
 }
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

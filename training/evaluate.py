@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from edge.core.detector import FallDetected
+from edge.core.poisson import poisson_at_most
 from edge.core.replay import replay
 from models.card import Card, Decision
 from models.preprocess import BRIDGE_S, Accel, Times
 from models.scorer import Scorer
 from training.readers import Trial
 
-ONSET_S = 2.0  # a fall begins at most so long before its impact; an alarm before that is false
 HIT_S = 30.0  # an alarm later than this after the impact is a miss
 BETWEEN_FALLS_S = 20.0  # daily activity laid between two falls of a stream, so that one alarm cannot serve both
 Runs = list[tuple[Times, Accel]]
+NETWORK = "network"
+UNSEEN = "unseen people"
+
+
+class Fall(NamedTuple):
+    """When a fall may have begun, and when it hit the ground: seconds of the stream, the second an estimate."""
+
+    onset_s: float
+    impact_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +42,7 @@ class Stream:
     person: str
     age_group: str
     runs: Runs
-    impacts_s: tuple[float, ...]
+    falls: tuple[Fall, ...]
     activities: tuple[tuple[float, str], ...]  # when each begins
     daily_s: float  # seconds of daily activity in it
 
@@ -57,10 +69,15 @@ class Tally:
         for activity, n in other.false_by_activity.items():
             self.false_by_activity[activity] = self.false_by_activity.get(activity, 0) + n
 
-    def facts(self) -> dict[str, object]:
-        """Return the figures as a card or a report shows them."""
+    def facts(self, seeds: int = 1) -> dict[str, object]:
+        """Return the figures as a card or a report shows them.
+
+        Args:
+            seeds: how often each event is in here; the ranges count it once.
+        """
         hours = self.daily_s / 3600
-        low, high = wilson(self.detected, self.falls)
+        low, high = wilson(self.detected / seeds, self.falls / seeds)
+        at_most = poisson_at_most(round(self.false_alarms / seeds)) * seeds
         facts: dict[str, object] = {
             "falls": self.falls,
             "detected": self.detected,
@@ -70,9 +87,7 @@ class Tally:
             "daily_hours": round(hours, 2),
             "false_alarms": self.false_alarms,
             "false_alarms_per_hour": round(self.false_alarms / hours, 3) if hours else None,
-            "false_alarms_per_hour_at_most_95": round(poisson_at_most(self.false_alarms) / hours, 3)
-            if hours
-            else None,
+            "false_alarms_per_hour_at_most_95": round(at_most / hours, 3) if hours else None,
             "daily_trials": self.trials,
             "daily_trials_alarming": self.alarming,
             "false_by_activity": dict(sorted(self.false_by_activity.items(), key=lambda item: -item[1])),
@@ -80,23 +95,39 @@ class Tally:
         return facts
 
 
+class Collector(Scorer):
+    """Keeps the windows that it is asked about, to be scored in one batch."""
+
+    def __init__(self, card: Card) -> None:
+        self.card = card
+        self.windows: list[Accel] = []
+
+    def score(self, windows: Accel) -> NDArray[np.float32]:
+        """Keep the windows; say no fall."""
+        self.windows.append(windows.copy())
+        return np.zeros(len(windows), np.float32)
+
+
 class Tape(Scorer):
     """Scores said before, said again in the same order: many decisions are tried on one pass."""
 
-    def __init__(self, card: Card, scorer: Scorer | None = None, said: list[float] | None = None) -> None:
+    def __init__(self, card: Card, said: Sequence[float]) -> None:
         self.card = card
-        self._scorer = scorer
-        self._said = [] if said is None else said
+        self._said = said
         self._at = 0
 
     def score(self, windows: Accel) -> NDArray[np.float32]:
-        """Return the scores of windows, from the scorer or from the tape."""
-        if self._scorer is not None:
-            got = self._scorer.score(windows)
-            self._said += got.tolist()
-            return got
+        """Return the scores of the next windows."""
         self._at += len(windows)
         return np.array(self._said[self._at - len(windows) : self._at], np.float32)
+
+
+class Scores(Protocol):
+    """What turns windows into probabilities: a network, or what it is measured against."""
+
+    def score(self, windows: Accel, /) -> NDArray[np.float32]:
+        """Return the probability of a fall for each window."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +139,17 @@ class Scored:
     scores: list[float]
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One method over one split of the people, from one seed."""
+
+    method: str
+    split: str  # "unseen people", or "without" the set that was left out
+    seed: int
+    scored: Sequence[Scored]
+    thresholds: dict[str, float]  # person: chosen on others than them
+
+
 def runs_of(times_s: Times, accel_g: Accel) -> Runs:
     """Split samples where a hole is too long to bridge."""
     cuts = np.flatnonzero(np.diff(times_s) > BRIDGE_S) + 1
@@ -116,15 +158,16 @@ def runs_of(times_s: Times, accel_g: Accel) -> Runs:
 
 def single(trial: Trial) -> Stream:
     """Return a trial as a stream of its own."""
-    impacts = () if trial.impact_s is None else (trial.impact_s,)
+    falls = () if trial.impact_s is None else (Fall(trial.onset_s, trial.impact_s),)
     daily_s = 0.0 if trial.is_fall else trial.duration_s
     runs = runs_of(trial.time_s, trial.accel_g)
     activities = ((0.0, trial.activity),)
-    return Stream(trial.dataset, trial.person, trial.age_group, runs, impacts, activities, daily_s)
+    return Stream(trial.dataset, trial.person, trial.age_group, runs, falls, activities, daily_s)
 
 
-def stitched(trials: Sequence[Trial], rng: np.random.Generator) -> Stream:
-    """Lay all trials of one person and set end to end, with daily activity between the falls."""
+def stitched(trials: Sequence[Trial]) -> Stream:
+    """Lay all trials of one person and set end to end, with daily activity between the falls; always the same."""
+    rng = np.random.default_rng(zlib.crc32(f"{trials[0].dataset} {trials[0].person}".encode()))
     daily = [t for t in trials if not t.is_fall]
     falls = [t for t in trials if t.is_fall]
     order: list[Trial] = []
@@ -140,42 +183,49 @@ def stitched(trials: Sequence[Trial], rng: np.random.Generator) -> Stream:
         order += [*between, falls[i]]
     order += queue
     times: list[Times] = []
-    impacts: list[float] = []
+    found: list[Fall] = []
     activities: list[tuple[float, str]] = []
     now_s, daily_s = 0.0, 0.0
     for trial in order:
         times.append(trial.time_s - trial.time_s[0] + now_s)
         activities.append((now_s, trial.activity))
         if trial.impact_s is not None:
-            impacts.append(trial.impact_s - float(trial.time_s[0]) + now_s)
+            shift_s = now_s - float(trial.time_s[0])
+            found.append(Fall(trial.onset_s + shift_s, trial.impact_s + shift_s))
         else:
             daily_s += trial.duration_s
         now_s = float(times[-1][-1]) + 1 / trial.rate_hz
     runs = runs_of(np.concatenate(times), np.concatenate([t.accel_g for t in order]))
     first = trials[0]
-    return Stream(first.dataset, first.person, first.age_group, runs, tuple(impacts), tuple(activities), daily_s)
+    return Stream(first.dataset, first.person, first.age_group, runs, tuple(found), tuple(activities), daily_s)
 
 
-def score_people(trials: Iterable[Trial], scorer: Scorer, *, seed: int) -> Iterator[Scored]:
-    """Score each trial by itself and each person's stitched stream, set by set."""
-    rng = np.random.default_rng(seed)
+def streams(trials: Iterable[Trial]) -> Iterator[tuple[Stream, bool]]:
+    """Return each trial by itself (True), then each person's trials stitched, set by set."""
     by_person: dict[tuple[str, str], list[Trial]] = {}
     for trial in trials:
         by_person.setdefault((trial.dataset, trial.person), []).append(trial)
-        yield _scored(single(trial), scorer, is_single=True)
+        yield single(trial), True
     for own in by_person.values():
-        yield _scored(stitched(own, rng), scorer, is_single=False)
+        yield stitched(own), False
 
 
-def _scored(stream: Stream, scorer: Scorer, *, is_single: bool) -> Scored:
-    said: list[float] = []
-    replay(stream.runs, Tape(scorer.card, scorer, said))
-    return Scored(stream, is_single, said)
+def score_people(trials: Iterable[Trial], scorer: Scorer) -> Iterator[Scored]:
+    """Score each trial by itself and each person's stitched stream."""
+    for stream, is_single in streams(trials):
+        yield Scored(stream, is_single, scorer.score(windows_of(stream, scorer.card)).tolist())
+
+
+def windows_of(stream: Stream, card: Card) -> Accel:
+    """Return the windows that the daemon would score, in order: which these are depends on no score."""
+    collector = Collector(card)
+    replay(stream.runs, collector)
+    return np.concatenate(collector.windows or [np.empty((0, card.window_samples, 3), np.float32)])
 
 
 def alarms(scored: Scored, card: Card) -> list[FallDetected]:
     """Return what the daemon would have raised with this card's decision."""
-    found = replay(scored.stream.runs, Tape(card, said=scored.scores))
+    found = replay(scored.stream.runs, Tape(card, scored.scores))
     return [f for f in found if isinstance(f, FallDetected)]
 
 
@@ -184,10 +234,10 @@ def tally(scored: Scored, card: Card) -> Tally:
     stream, count = scored.stream, Tally()
     raised = [a.raised_s for a in alarms(scored, card)]
     used: set[int] = set()
-    for impact_s in stream.impacts_s:
+    for onset_s, impact_s in stream.falls:
         count.falls += 1
         for i, at_s in enumerate(raised):
-            if i not in used and impact_s - ONSET_S <= at_s <= impact_s + HIT_S:
+            if i not in used and onset_s <= at_s <= impact_s + HIT_S:
                 used.add(i)
                 count.detected += 1
                 count.within_10_s += at_s <= impact_s + 10.0
@@ -195,13 +245,53 @@ def tally(scored: Scored, card: Card) -> Tally:
                 break
     false = [at_s for i, at_s in enumerate(raised) if i not in used]
     if scored.single:
-        count.trials, count.alarming = int(not stream.impacts_s), int(bool(false) and not stream.impacts_s)
+        count.trials, count.alarming = int(not stream.falls), int(bool(false) and not stream.falls)
         return count
     count.false_alarms, count.daily_s = len(false), stream.daily_s
     for at_s in false:
         activity = [name for begin_s, name in stream.activities if begin_s <= at_s][-1]
         count.false_by_activity[activity] = count.false_by_activity.get(activity, 0) + 1
     return count
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the daemon would have done with one stream or trial of a run."""
+
+    run: Run
+    one: Scored
+    count: Tally
+
+
+def judge(runs: Sequence[Run], card: Card) -> list[Judged]:
+    """Count events of every stream and trial, each person at their own threshold."""
+    found = []
+    cards = {t: with_threshold(card, t) for run in runs for t in run.thresholds.values()}
+    with tqdm(total=sum(len(run.scored) for run in runs), desc="judge", leave=False, disable=None) as bar:
+        for run in runs:
+            for one in run.scored:
+                own = cards[run.thresholds[one.stream.person]]
+                found.append(Judged(run, one, _tally_or_nothing(one, own)))
+                bar.update()
+    return found
+
+
+def _tally_or_nothing(one: Scored, card: Card) -> Tally:
+    if max(one.scores, default=0.0) >= card.decision.suspect_threshold:
+        return tally(one, card)
+    # Nothing is suspected, so nothing is raised, and most streams need no replay.
+    falls = one.stream.falls
+    if one.single:
+        return Tally(falls=len(falls), trials=int(not falls))
+    return Tally(falls=len(falls), daily_s=one.stream.daily_s)
+
+
+def grouped(counts: Iterable[tuple[str, Tally]]) -> dict[str, Tally]:
+    """Return the sums of tallies by name."""
+    found: dict[str, Tally] = {}
+    for name, count in counts:
+        found.setdefault(name, Tally()).add(count)
+    return dict(sorted(found.items()))
 
 
 def report(scored: Iterable[Scored], card: Card) -> dict[str, dict[str, Tally]]:
@@ -213,21 +303,12 @@ def report(scored: Iterable[Scored], card: Card) -> dict[str, dict[str, Tally]]:
     return found
 
 
-def by_person(scored: Iterable[Scored], card: Card) -> dict[str, Tally]:
-    """Return tallies of the stitched streams by person."""
-    found: dict[str, Tally] = {}
-    for one in scored:
-        if not one.single:
-            found.setdefault(one.stream.person, Tally()).add(tally(one, card))
-    return found
-
-
 def choose_threshold(scored: Sequence[Scored], card: Card, weights: dict[str, float], *, target: float) -> float:
     """Return the lowest threshold at which at most ``target`` of the daily trials alarm.
 
     The share is the mean over sets, weighted; only people who are not tested may be given.
     """
-    daily = [one for one in scored if one.single and not one.stream.impacts_s and weights.get(one.stream.dataset)]
+    daily = [one for one in scored if one.single and not one.stream.falls and weights.get(one.stream.dataset)]
     total = sum(weights[d] for d in {one.stream.dataset for one in daily})
     chosen = 0.999
     for threshold in 1 / (1 + np.exp(-np.arange(6.0, -2.01, -0.25))):
@@ -255,7 +336,7 @@ def suspect_for(threshold: float) -> float:
     return 1 / (1 + math.exp(1.5 - math.log(threshold / (1 - threshold))))
 
 
-def wilson(hits: int, of: int) -> tuple[float, float]:
+def wilson(hits: float, of: float) -> tuple[float, float]:
     """Return the 95 % Wilson interval of a share."""
     if of == 0:
         return 0.0, 1.0
@@ -263,16 +344,6 @@ def wilson(hits: int, of: int) -> tuple[float, float]:
     middle = (p + z * z / (2 * of)) / (1 + z * z / of)
     half = z / (1 + z * z / of) * math.sqrt(p * (1 - p) / of + z * z / (4 * of * of))
     return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def poisson_at_most(events: int) -> float:
-    """Return the 95 % upper bound of a Poisson mean of which ``events`` were seen."""
-    low, high = 0.0, events * 2.0 + 10.0
-    for _ in range(60):
-        mean = (low + high) / 2
-        below = sum(math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in range(events + 1))
-        low, high = (mean, high) if below > 0.05 else (low, mean)
-    return high
 
 
 def _quantile(values: list[float], q: float) -> float | None:

@@ -22,6 +22,8 @@ from models.preprocess import Accel, Times, respace
 
 STANDARD_GRAVITY = 9.80665
 OLD_FROM = 60  # years
+ONSET_S = 2.0  # a fall begins at most so long before its impact
+NEAR_LARGEST = 0.6  # of the largest |a| above 1 g
 Drop: TypeAlias = Callable[[str, str], None]  # data set, reason
 
 
@@ -33,7 +35,7 @@ class Trial:
     person: str  # unique over all sets
     activity: str
     is_fall: bool
-    placement: str  # wrist or waist
+    placement: str  # wrist, waist, chest, ankle
     rate_hz: float  # nominal
     range_g: float
     age_group: str  # young, old
@@ -48,10 +50,30 @@ class Trial:
 
     @property
     def impact_s(self) -> float | None:
-        """When a fall hit the ground, taken to be the largest |a| of the trial."""
+        """When a fall hit the ground; no set labels it, so this is an estimate.
+
+        The largest |a|; in trials cut by hand the first moment that comes near it (`NEAR_LARGEST`), because
+        there the largest may be the getting up.
+        """
         if not self.is_fall:
             return None
-        return float(self.time_s[int(np.linalg.norm(self.accel_g, axis=1).argmax())])
+        shock_g = np.linalg.norm(self.accel_g, axis=1) - 1.0
+        enough_g = NEAR_LARGEST * shock_g.max() if self.is_cut_by_hand else shock_g.max()
+        return float(self.time_s[int(np.argmax(shock_g >= enough_g))])
+
+    @property
+    def onset_s(self) -> float:
+        """Before when an alarm cannot be about the fall: `ONSET_S` before the impact.
+
+        The start of a trial cut by hand, whose impact may lie outside what is left of it.
+        """
+        first_s = float(self.time_s[0])
+        return first_s if self.is_cut_by_hand else max(first_s, (self.impact_s or 0.0) - ONSET_S)
+
+    @property
+    def is_cut_by_hand(self) -> bool:
+        """Cut by hand around the activity, not always well."""
+        return self.dataset.startswith("smartfallmm")
 
 
 def even_times(count: int, rate_hz: float) -> Times:
@@ -90,7 +112,7 @@ def read_umafall(folder: Path, drop: Drop) -> Iterator[Trial]:
             # Decimal points became thousands dots in a spreadsheet: the scale of the values is lost.
             drop("umafall", "spreadsheet dots in the numbers (Subject 13)")
             continue
-        for placement in ("wrist", "waist"):
+        for placement in ("wrist", "waist", "chest", "ankle"):
             of = [row for row in rows if len(row) == 7 and row[6] == worn.get(placement) and row[5] == "0"]
             if len(of) < 20:
                 drop("umafall", f"no {placement} samples")

@@ -19,9 +19,7 @@ RATES_HZ = (20.0, 25.0, 32.0, 50.0, 100.0)
 RANGES_G = (2.0, 4.0, 8.0, 16.0)
 NOT_YET_S = 0.6  # a window that ends so soon after an impact is no fall yet; nor one whose impact leaves soon
 BEFORE_FALL_S = 1.5  # windows that end later than this before an impact are not held against the network
-# Sets whose trials were cut by hand: the largest |a| may be the getting up, or the impact lies outside. What comes
-# before it teaches nothing, and a fall without any impact is not learnt from (though it is tested on).
-UNSURE = "smartfallmm"
+# A fall cut by hand that shows no impact is not learnt from, though it is tested on.
 IMPACT_G = 1.8
 
 
@@ -67,7 +65,9 @@ def as_device(trial: Trial, rng: np.random.Generator) -> tuple[Times, Accel, flo
             a = np.stack([np.convolve(a[:, i], kernel, mode="same") for i in range(3)], axis=1)
         a = np.stack([np.interp(even, t, a[:, i]) for i in range(3)], axis=1)
         t = even
-    a = a * rng.uniform(0.94, 1.06) + rng.normal(0, 0.02, 3)
+    # Another way round, left or right: the network sees no difference, but the range cuts axis by axis.
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    a = a @ turn * rng.uniform(0.94, 1.06) + rng.normal(0, 0.02, 3)
     if rng.random() < 0.5:
         limit_g = float(rng.choice(RANGES_G, p=(0.08, 0.22, 0.45, 0.25)))
         a = np.clip(a, -limit_g, limit_g)
@@ -109,7 +109,7 @@ def build_pool(
     falls: list[bool] = []
     owners: list[tuple[str, str]] = []
     at = 0
-    learnt = [t for t in trials if not (t.is_fall and t.dataset.startswith(UNSURE) and peak_g(t) < IMPACT_G)]
+    learnt = [t for t in trials if not (t.is_fall and t.is_cut_by_hand and peak_g(t) < IMPACT_G)]
     for variant in range(variants):
         for trial in learnt:
             t, a, stretch = as_device(trial, rng)
@@ -132,7 +132,7 @@ def build_pool(
                 soon, late = as_samples(NOT_YET_S, rate_hz=rate_hz), as_samples(BEFORE_FALL_S, rate_hz=rate_hz)
                 yes = np.arange(impact + soon, min(impact + window - soon, len(body)) + 1, 4)
                 no = np.arange(int(rng.integers(1, shape.hop_samples + 1)), impact - late, shape.hop_samples)
-                if trial.dataset.startswith(UNSURE):
+                if trial.is_cut_by_hand:  # what comes before the impact may be the fall
                     no = no[:0]
                 cut = np.concatenate([yes[yes > 0], no])
                 labels = np.arange(len(cut)) < np.count_nonzero(yes > 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,23 +11,43 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("torch", reason="the training extra is not installed")
+pytest.importorskip("optuna", reason="the training extra is not installed")
+
+import training.__main__
 
 
-def run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+def run(*args: str, timeout_s: float = 110, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "training", *args],
         env={k: v for k, v in os.environ.items() if k != "FALLWATCH_DATA"} | env,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=timeout_s,
         check=False,
     )
+
+
+COMMANDS = ("data", "train", "search", "evaluate", "quantise", "promote")
 
 
 def test_no_command_says_which_there_are() -> None:
     done = run()
     assert done.returncode == 2
-    assert "train" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert all(command in done.stderr for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["training", command, "--help"])
+    with pytest.raises(SystemExit) as left:
+        training.__main__.main()
+    assert left.value.code == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: python -m training {command}")
+    assert len(said) > 120
 
 
 def test_missing_data_is_said_in_one_line() -> None:
@@ -39,8 +60,18 @@ def test_missing_data_is_said_in_one_line() -> None:
 @pytest.mark.skipif(
     "FALLWATCH_DATA" not in os.environ, reason="FALLWATCH_DATA names no folder with the real data sets"
 )
-def test_a_fast_run_goes_from_recordings_to_a_bundle(tmp_path: Path) -> None:
-    where = os.environ["FALLWATCH_DATA"]
-    done = run("train", "--placement", "waist", "--out", str(tmp_path / "waist-9"), "--fast", FALLWATCH_DATA=where)
+@pytest.mark.timeout(500)
+def test_a_fast_run_goes_from_recordings_to_a_bundle_and_again_without_fitting(tmp_path: Path) -> None:
+    asked = ("train", "--placement", "waist", "--out", str(tmp_path / "waist-9"), "--fast")
+    where, work = os.environ["FALLWATCH_DATA"], tmp_path / "waist-9.work"
+    done = run(*asked, timeout_s=240, FALLWATCH_DATA=where)
     assert done.returncode == 0, done.stderr
-    assert sorted(p.name for p in (tmp_path / "waist-9").iterdir()) == ["card.json", "golden.npz", "model.onnx"]
+    files = sorted(p.name for p in (tmp_path / "waist-9").iterdir())
+    assert files == ["card.json", "card.md", "golden.npz", "model.onnx"]
+    assert (tmp_path / "waist-9.report" / "report.html").stat().st_size > 10_000
+    said = json.loads((tmp_path / "waist-9" / "card.json").read_text(encoding="utf-8"))["results"]
+    assert said["by_set"].keys() == {"assist-iot", "sisfall", "smartfallmm-meta-hip", "umafall"}
+    before = {path: path.stat().st_mtime_ns for path in work.iterdir()}
+    done = run(*asked, timeout_s=240, FALLWATCH_DATA=where)
+    assert done.returncode == 0, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in work.iterdir()} == before

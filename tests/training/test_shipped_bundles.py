@@ -11,15 +11,16 @@ import pytest
 from edge.core.detector import FallDetected
 from edge.core.replay import replay
 from edge.recording import read_recording
-from models.card import BUNDLES
+from models.card import BUNDLES, newest, shipped
 from models.preprocess import Accel, Times
 from models.scorer import Scorer
 
 DATA = Path(__file__).parent.parent / "data"
-WRIST, WAIST = BUNDLES / "wrist-1", BUNDLES / "waist-1"
+WRIST, WAIST = newest("wrist"), newest("waist")
+ALL = [*shipped("wrist"), *shipped("waist")]  # an older one runs where a newer one is refused
 
 
-@pytest.fixture(scope="module", params=[WRIST, WAIST], ids=["wrist", "waist"])
+@pytest.fixture(scope="module", params=ALL, ids=[folder.name for folder in ALL])
 def scorer(request: pytest.FixtureRequest) -> Scorer:
     return Scorer(request.param)  # refuses a bundle that fails its hash or golden vectors
 
@@ -63,7 +64,7 @@ def test_an_hour_on_a_table_raises_no_alarm(scorer: Scorer) -> None:
 
 def test_the_card_says_what_the_weights_were_made_from_and_how_well_they_did(scorer: Scorer) -> None:
     facts = scorer.card.facts
-    assert facts["name"] == f"{scorer.card.placement}-1"
+    assert BUNDLES / facts["name"] in ALL
     assert all(s["licence_as_found"] and len(s["sha256"]) == 64 for s in facts["training"]["sets"])
     assert facts["parity_to_torch"] <= 1e-4
     for kinds in facts["results"]["by_set"].values():
@@ -74,7 +75,14 @@ def test_the_card_says_what_the_weights_were_made_from_and_how_well_they_did(sco
     assert not any(place in text for place in ("/home", "/root", "/tmp", "/Users"))
 
 
-def test_the_bundle_is_three_small_files(scorer: Scorer) -> None:
+def test_the_bundle_is_four_small_files(scorer: Scorer) -> None:
     folder = BUNDLES / scorer.card.name
-    assert sorted(p.name for p in folder.iterdir()) == ["card.json", "golden.npz", "model.onnx"]
-    assert (folder / "model.onnx").stat().st_size < 300_000
+    assert sorted(p.name for p in folder.iterdir()) == ["card.json", "card.md", "golden.npz", "model.onnx"]
+    assert (folder / "model.onnx").stat().st_size < 600_000
+
+
+def test_the_page_for_clinicians_is_made_from_the_card(scorer: Scorer) -> None:
+    card_text = pytest.importorskip("training.card_text", reason="the training extra is not installed")
+    page = (BUNDLES / scorer.card.name / "card.md").read_text(encoding="utf-8")
+    assert page == card_text.readable(scorer.card)
+    assert "not a medical diagnosis" in page
