@@ -159,7 +159,7 @@ def test_falls_from_sitting_are_told_by_the_codes_of_sisfall() -> None:
 def test_the_json_has_its_schema_and_every_method_and_split(facts: report.Facts) -> None:
     assert list(facts) == [
         "schema", "placement", "decision", "methods", "splits", "headline", "curves", "by_activity", "hard_falls",
-        "by_person", "by_age_group", "limits",
+        "by_person", "by_age_group", "waiting", "limits",
     ]  # fmt: skip
     assert (facts["schema"], facts["placement"]) == (1, "waist")
     assert (facts["methods"], facts["splits"]) == (["network", "impact threshold"], [UNSEEN, "without other"])
