@@ -49,7 +49,7 @@ def draft_decision(threshold: float) -> Decision:
     """Return how scores become alarms; only the threshold is fitted."""
     return Decision(
         threshold=round(threshold, 4),
-        confirm_windows=4,
+        confirm_windows=2,
         suspect_threshold=round(suspect_for(threshold), 4),
         weigh_s=4.0,
         refractory_s=10.0,

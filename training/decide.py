@@ -36,6 +36,8 @@ class Waiting:
 def waiting(runs: Sequence[Run], card: Card, weights: dict[str, float], *, target: float) -> list[Waiting]:
     """Return what waiting buys, over unseen people; counts are sums over the seeds.
 
+    Falls are those in streams: at the end of a trial by itself whatever is weighed is raised, however few windows.
+
     The thresholds are chosen on the very people they are shown on, for each row in the same way, so that rows
     can be compared; what the model is worth stands elsewhere.
     """
@@ -54,13 +56,13 @@ def waiting(runs: Sequence[Run], card: Card, weights: dict[str, float], *, targe
             for one in run.scored:
                 if one.stream.dataset in weights:
                     (single if one.single else streams).add(tally(one, judged))
-        p50, p95 = np.quantile(single.delays_s or [0.0], (0.5, 0.95))
+        p50, p95 = np.quantile(streams.delays_s or [0.0], (0.5, 0.95))
         found.append(
             Waiting(
                 windows,
                 float(np.median(thresholds)),
-                single.falls,
-                single.detected,
+                streams.falls,
+                streams.detected,
                 single.trials,
                 single.alarming,
                 streams.false_alarms / max(streams.daily_s / 3600, 1e-9),

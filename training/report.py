@@ -697,7 +697,12 @@ def _waiting(facts: Facts) -> list[str]:
     """Return the table of what waiting longer buys, if it was worked out."""
     if not facts["waiting"]:
         return []
-    heads = ("Windows that must agree", "Falls found", "Daily trials alarming", "False alarms an hour, streams")
+    heads = (
+        "Windows that must agree",
+        "Falls found, streams",
+        "Daily trials alarming",
+        "False alarms an hour, streams",
+    )
     own = facts["decision"]["confirm_windows"]
     body = [
         (
@@ -717,7 +722,7 @@ def _waiting(facts: Facts) -> list[str]:
         '<p class="quiet">Unseen people, one committee. Each row has the threshold that lets as many daily trials '
         "alarm as the rule allows, on these very people: rows can be compared with each other, and with nothing "
         "else.</p>",
-        _cells((*heads, "Delay p50 / p95, trials"), body),
+        _cells((*heads, "Delay p50 / p95"), body),
     ]
 
 

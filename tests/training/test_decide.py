@@ -29,7 +29,7 @@ def scored(person: str, high: int, *, fall: bool, single: bool) -> Scored:
 
 def test_waiting_makes_alarms_later_and_fewer_of_them_false() -> None:
     short, lasting = 3, 12  # windows that a gesture and a fall keep up
-    ones = [scored(f"set/{i}", lasting, fall=True, single=True) for i in range(4)]
+    ones = [scored(f"set/{i}", lasting, fall=True, single=False) for i in range(4)]
     ones += [scored("set/9", 0, fall=False, single=True) for _ in range(4)]
     ones += [scored("set/9", short, fall=False, single=False)]
     runs = [Run(NETWORK, UNSEEN, 1, ones, {}), Run("another", UNSEEN, 1, ones, {})]
