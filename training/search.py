@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
@@ -96,14 +97,14 @@ def on_this_machine(trials: Sequence[Trial], placement: str, folder: Path, worke
 def on_ray(trials: Sequence[Trial], placement: str, folder: Path, workers: int, address: str) -> Iterator[Submit]:
     """Give what submits work to a Ray cluster, or to one started here if the address is ``local``."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
+    if address == "local":  # it listens on the network, and runs whatever is sent to it
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
         import ray  # noqa: PLC0415  # few have it, and it is large
     except ModuleNotFoundError as missing:
         raise SystemExit("--ray needs the package ray: pip install -e '.[search]'") from missing
     if address == "local":
-        ray.init(
-            num_cpus=workers, include_dashboard=False, _node_ip_address="127.0.0.1", logging_level=logging.ERROR
-        )
+        ray.init(num_cpus=workers, include_dashboard=False, logging_level=logging.ERROR)
     else:
         ray.init(address)
     try:

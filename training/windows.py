@@ -21,6 +21,8 @@ NOT_YET_S = 0.6  # a window that ends so soon after an impact is no fall yet; no
 BEFORE_FALL_S = 1.5  # windows that end later than this before an impact are not held against the network
 # A fall cut by hand that shows no impact is not learnt from, though it is tested on.
 IMPACT_G = 1.8
+HELD_SHARE = 0.15  # of windows that begin with their first sample held, as the daemon begins a segment
+HELD_CLEAR_S = 0.3  # before an impact that is not held over
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +40,14 @@ class Pool:
 
     ``samples``: shape (n, 3), float32, g. ``ends``: int64, a window is the `window_samples` before its
     end. ``falls``: bool. ``weights``: float64, by set and person, summing to 1 within each class.
+    ``held``: int64, how many samples of a window repeat the one after them, as at a segment's beginning.
     """
 
     samples: Accel
     ends: NDArray[np.int64]
     falls: NDArray[np.bool_]
     weights: NDArray[np.float64]
+    held: NDArray[np.int64]
 
 
 def as_device(trial: Trial, rng: np.random.Generator) -> tuple[Times, Accel, float]:
@@ -73,7 +77,8 @@ def as_device(trial: Trial, rng: np.random.Generator) -> tuple[Times, Accel, flo
         a = np.clip(a, -limit_g, limit_g)
     if rng.random() < 0.25:  # packets lost; the resampler bridges
         keep = np.ones(len(t), bool)
-        for start in rng.uniform(0, t[-1], size=rng.integers(1, 5)):
+        # So many a second, whatever the trial's length: falls and daily trials are not equally long.
+        for start in rng.uniform(0, t[-1], size=1 + rng.poisson(0.15 * t[-1])):
             keep &= (t < start) | (t > start + rng.uniform(0.05, 0.7))
         if keep.sum() > 2:
             t, a = t[keep], a[keep]
@@ -99,34 +104,30 @@ def build_pool(
     rng: np.random.Generator,
 ) -> Pool:
     """Cut windows from ``variants`` renderings of every trial."""
-    day: dict[tuple[str, str], list[Trial]] = {}
+    day: dict[str, dict[str, list[Trial]]] = {}
     for trial in trials:
         if not trial.is_fall:
-            day.setdefault((trial.person, trial.dataset), []).append(trial)
+            day.setdefault(trial.dataset, {}).setdefault(trial.person, []).append(trial)
     window, rate_hz = shape.window_samples, shape.rate_hz
     parts: list[Accel] = []
     ends: list[NDArray[np.int64]] = []
     falls: list[bool] = []
     owners: list[tuple[str, str]] = []
+    impacts: list[NDArray[np.int64]] = []  # where in its window a fall's impact is; -1 for the others
     at = 0
     learnt = [t for t in trials if not (t.is_fall and t.is_cut_by_hand and peak_g(t) < IMPACT_G)]
-    for variant in range(variants):
+    for _ in range(variants):
         for trial in learnt:
             t, a, stretch = as_device(trial, rng)
             first, body = at_rate(t, a, rate_hz)
             if len(body) == 0:
                 continue
-            before = day.get((trial.person, trial.dataset), [])
-            lead = np.repeat(body[:1], window, axis=0)  # as the daemon begins a segment
-            if before and (variant % 2 == 1 or (trial.is_fall and rng.random() < 0.5)):
-                _, other = at_rate(*as_device(before[rng.integers(len(before))], rng)[:2], rate_hz)
-                if len(other):
-                    lead = np.concatenate([lead, other])[-window - rng.integers(0, window) :]
-                    lead = np.concatenate([np.repeat(lead[:1], max(0, window - len(lead)), axis=0), lead])
+            lead = _lead(trial, day.get(trial.dataset, {}), body, shape, rng)
             if trial.impact_s is None:
                 # Every hop of the trial, the joint with what came before included.
                 cut = np.arange(int(rng.integers(1, shape.hop_samples + 1)), len(body) + 1, shape.hop_samples)
                 labels = np.zeros(len(cut), bool)
+                impacts.append(np.full(len(cut), -1))
             else:
                 impact = int((trial.impact_s - trial.time_s[0]) * stretch * rate_hz) - first + 1
                 soon, late = as_samples(NOT_YET_S, rate_hz=rate_hz), as_samples(BEFORE_FALL_S, rate_hz=rate_hz)
@@ -136,6 +137,7 @@ def build_pool(
                     no = no[:0]
                 cut = np.concatenate([yes[yes > 0], no])
                 labels = np.arange(len(cut)) < np.count_nonzero(yes > 0)
+                impacts.append(np.where(labels, impact + window - cut, -1))
             parts += [lead, body]
             ends.append(cut + at + len(lead))
             falls += labels.tolist()
@@ -143,7 +145,37 @@ def build_pool(
             at += len(lead) + len(body)
     is_fall = np.array(falls)
     weights = _weights(owners, is_fall, set_weights)
-    return Pool(np.concatenate(parts), np.concatenate(ends), is_fall, weights)
+    held = _held(np.concatenate(impacts), as_samples(HELD_CLEAR_S, rate_hz=rate_hz), weights, rng)
+    return Pool(np.concatenate(parts), np.concatenate(ends), is_fall, weights, held)
+
+
+def _lead(trial: Trial, day: dict[str, list[Trial]], body: Accel, shape: Shape, rng: np.random.Generator) -> Accel:
+    """Return a window or more of daily life to stand before a trial: the person's own, or another's of that set.
+
+    Where the set has none, the trial's first sample held.
+    """
+    own = day.get(trial.person) or [t for trials in day.values() for t in trials]
+    parts: list[Accel] = []
+    while own and sum(map(len, parts)) < shape.window_samples:
+        parts.append(at_rate(*as_device(own[rng.integers(len(own))], rng)[:2], shape.rate_hz)[1])
+    return np.concatenate(parts) if parts else np.repeat(body[:1], shape.window_samples, axis=0)
+
+
+def _held(
+    impacts: NDArray[np.int64], clear: int, weights: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return how much of each window's beginning is held; it says nothing of the class.
+
+    A fall is held at most up to shortly before its impact. A daily window borrows a fall's impact, so that it is
+    held as far.
+    """
+    real = np.flatnonzero(impacts >= 0)
+    if len(real) == 0:
+        return np.zeros(len(impacts), np.int64)
+    borrowed = rng.choice(real, len(impacts), p=weights[real] / weights[real].sum())
+    most = np.maximum(np.where(impacts >= 0, impacts, impacts[borrowed]) - clear, 0)
+    held: NDArray[np.int64] = rng.integers(0, most + 1) * (rng.random(len(impacts)) < HELD_SHARE)
+    return held
 
 
 def _weights(
@@ -168,6 +200,7 @@ def _weights(
 
 def gather(pool: Pool, index: NDArray[np.int64], window_samples: int) -> Accel:
     """Return windows, shape (len(index), window_samples, 3), float32, g."""
-    rows = pool.ends[index][:, None] + np.arange(-window_samples, 0)
+    held = pool.held[index][:, None]
+    rows = pool.ends[index][:, None] + np.maximum(np.arange(-window_samples, 0), held - window_samples)
     windows: Accel = pool.samples[rows]
     return windows

@@ -48,7 +48,8 @@ def pool_of(falls: Accel, daily: Accel) -> Pool:
     windows = np.concatenate([falls, daily])
     is_fall = np.arange(len(windows)) < len(falls)
     ends = (np.arange(len(windows)) + 1) * N
-    return Pool(windows.reshape(-1, 3), ends, is_fall, np.where(is_fall, 1 / len(falls), 1 / len(daily)))
+    weights = np.where(is_fall, 1 / len(falls), 1 / len(daily))
+    return Pool(windows.reshape(-1, 3), ends, is_fall, weights, np.zeros(len(ends), np.int64))
 
 
 @pytest.fixture(scope="module")

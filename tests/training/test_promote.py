@@ -194,9 +194,9 @@ def test_a_slower_bundle_is_refused(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bundle, "us_per_window", lambda _scorers, _batch: [12.0, 10.0])
+    monkeypatch.setattr(bundle, "us_per_window", lambda _scorers, _batch: [16.0, 10.0])
     assert promote.main([str(candidate(lambda _: None))]) == 1
-    assert "1.20 times as long" in capsys.readouterr().err
+    assert "1.60 times as long" in capsys.readouterr().err
     assert not (home / "wrist-2").exists()
 
 

@@ -184,6 +184,7 @@ def test_the_command_line_gives_the_very_configuration_that_was_tried(seed: int,
 
 def test_without_ray_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setattr(os, "environ", {})  # what it sets for Ray is for Ray
     with (
         pytest.raises(SystemExit, match=r"^--ray needs the package ray: pip install"),
         search.on_ray(TRIALS, "wrist", tmp_path, 1, "local"),
@@ -192,7 +193,7 @@ def test_without_ray_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPat
 
 
 ON_RAY = """
-import sys
+import os, subprocess, sys
 from pathlib import Path
 from training import search
 from training.fit import FitConfig
@@ -206,12 +207,16 @@ base = FitConfig()
 study = search.open_study(Path("s.log"), "wrist", base)
 with search.on_ray(["some", "trials", "more"], "wrist", Path("work"), 2, "local") as submit:
     search.search(study, submit, base, trials=3, at_once=2)
+    address = sys.modules["ray"].get_runtime_context().gcs_address
+    stranger = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
+    code = f"import ray; ray.init({address!r}, logging_level=50)"
+    print(subprocess.run([sys.executable, "-c", code], env=stranger, stderr=subprocess.DEVNULL).returncode)
 print([t.value == search.FOLDS * search.config_of(base, t.params).learning_rate for t in study.trials])
 """
 
 
 @pytest.mark.timeout(300)  # some seconds, but a machine that is busy training gives it little of them
-def test_ray_brings_back_what_its_workers_found(tmp_path: Path) -> None:
+def test_ray_brings_back_what_its_workers_found_and_lets_no_stranger_in(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="the search extra is not installed")
     with subprocess.Popen(
         [sys.executable, "-c", ON_RAY],
@@ -228,4 +233,4 @@ def test_ray_brings_back_what_its_workers_found(tmp_path: Path) -> None:
             os.killpg(process.pid, signal.SIGKILL)  # what Ray has started would outlive it
             raise
     assert process.returncode == 0, err
-    assert out == "[True, True, True]\n"
+    assert out == "1\n[True, True, True]\n"
