@@ -6,9 +6,11 @@ on where it was. Files are named by all that shapes them: configuration, data an
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
@@ -32,6 +34,7 @@ from training.readers import Trial
 from training.windows import Pool, Shape, build_pool
 
 METHODS = (NETWORK, *baselines.METHODS)
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 GESTURES_PER = 6  # one made-up gesture to so many recorded trials
 CHOOSERS = -1  # in place of a fold: the people who choose the threshold for a set left out, the same for all seeds
 ONE_CHOOSES_OF = 3
@@ -141,7 +144,8 @@ class Protocol:
         """Fit, test, and leave the result on disk whole or not at all."""
         net = None
         if task.method == NETWORK:
-            net = fit.fit(self._pool(task), self._shape, self._config, seed=task.seed + (task.fold or 0))
+            number = self._folds if task.fold is None else task.fold  # no two tasks begin from the same weights
+            net = fit.fit(self._pool(task), self._shape, self._config, seed=1000 * task.seed + number + 1)
             scorer: evaluate.Scores = NetworkScorer(net, self.card)
         else:
             rng = np.random.default_rng(task.seed)
@@ -247,6 +251,7 @@ _inherited: list[Protocol] = []  # in a worker: the one that began it
 
 
 def _begin(protocol: Protocol) -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # a worker ends with the run that began it
     torch.set_num_threads(1)
     _inherited.append(protocol)
 
@@ -255,10 +260,14 @@ def _do(task: Task) -> None:
     _inherited[-1].do(task)
 
 
+# As it was when it was imported: a file saved during a run must not name what the old code made.
+_CODE = {m: Path(str(m.__file__)).read_bytes() for m in (arm, windows, readers, fit, network, baselines)}
+
+
 def _code_of(method: str) -> bytes:
     """Return what shapes a result besides data and configuration."""
     modules = (arm, windows, readers, fit, network) if method == NETWORK else (arm, windows, readers, baselines)
-    return b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
+    return b"".join(_CODE[module] for module in modules)
 
 
 def _in_parts(samples_g: Accel) -> Iterator[Accel]:

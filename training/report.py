@@ -482,7 +482,7 @@ def _overview(facts: Facts) -> tuple[Figure, str]:
     left.set_yticks(range(len(sets)), sets)
     left.set_ylim(len(sets) - 0.5, -0.5)
     handles, labels = right.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(methods), 5))
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(methods), 3))
     said = "; ".join(
         f"{s}, {method}: {count_of(row.get('falls'))} falls, {count_of(row.get('daily'))} daily trials"
         for s in sets

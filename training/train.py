@@ -51,7 +51,7 @@ class TrainConfig:
     left_out_seeds: int = field(default=5, metadata={"help": "seeds with a set left out"})
     baseline_seeds: int = field(default=1, metadata={"help": "seeds of the simpler methods"})
     baselines_left_out: bool = field(default=False, metadata={"help": "test them with sets left out, too"})
-    target: float = field(default=0.0, metadata={"help": "share of daily trials that may alarm; 0: the usual"})
+    target: float = field(default=0.0075, metadata={"help": "share of daily trials that may alarm"})
     workers: int = field(default=2, metadata={"help": "networks fitted at the same time"})
     fast: bool = field(default=False, metadata={"help": "a smoke run of a minute; the bundle is of no use"})
 
@@ -66,14 +66,14 @@ def from_args(argv: Sequence[str] | None) -> tuple[TrainConfig, FitConfig]:
                 parser.add_argument(name, action="store_true", help=each.metadata["help"])
             else:
                 help_text = each.metadata["help"] + " (%(default)s)"
-                parser.add_argument(name, type=type(default), default=default, help=help_text)
+                known = tuple(SETS) if each.name == "placement" else None
+                parser.add_argument(name, type=type(default), default=default, choices=known, help=help_text)
+    parser.set_defaults(dropout=None, target=None)  # each placement has its own
     options = parser.parse_args(argv)
+    options.dropout = DROPOUT[options.placement] if options.dropout is None else options.dropout
+    options.target = TARGET[options.placement] if options.target is None else options.target
     config = TrainConfig(**{f.name: getattr(options, f.name) for f in fields(TrainConfig)})
     fitting = FitConfig(**{f.name: getattr(options, f.name) for f in fields(FitConfig)})
-    if fitting.dropout == FitConfig().dropout:
-        fitting = replace(fitting, dropout=DROPOUT[config.placement])
-    if config.target == TrainConfig().target:
-        config = replace(config, target=TARGET[config.placement])
     if config.fast:
         config = replace(config, seeds=1, folds=2, baseline_seeds=1, workers=2)
         fitting = replace(fitting, steps=60, variants=1, averaging=0.8)
@@ -125,7 +125,7 @@ def plan(config: TrainConfig) -> list[Plan]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Do all of it; what an interrupted run has done is not done again."""
     config, fitting = from_args(argv)
-    console, shape = Console(), Shape()
+    console, shape = Console(soft_wrap=True), Shape()
     trials = trials_for(config.placement, every=12 if config.fast else 1)
     people = len({t.person for t in trials})
     console.print(f"{len(trials)} trials of {people} people, data {fingerprint(trials)[:12]}")
