@@ -537,7 +537,7 @@ def _trade_off(facts: Facts, split: str) -> tuple[Figure, str]:
     for axis in axes[len(sets) :]:
         axis.remove()
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5))
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3))
     return figure, (
         f"Falls found against daily trials alarming, {split}; operating points: {'; '.join(said)}. "
         "The left edge of each panel stands for no daily trial at all."
