@@ -125,7 +125,7 @@ class Protocol:
     def finish(self, tasks: Sequence[Task], *, workers: int) -> None:
         """Do the tasks that are not on disk yet, each in one thread, so many at a time."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        todo = [task for task in dict.fromkeys(tasks) if not self._path(task).is_file()]
+        todo = [task for task in dict.fromkeys(tasks) if not self.is_done(task)]
         bar = tqdm(total=len(tasks), initial=len(tasks) - len(todo), desc="fits", unit="fit", disable=None)
         with (
             bar,
@@ -210,6 +210,15 @@ class Protocol:
         if left_out:
             return [Task(method, seed, left_out, CHOOSERS), Task(method, seed, left_out)]
         return [Task(method, seed, fold=k) for k in range(self._folds)]
+
+    def is_done(self, task: Task) -> bool:
+        """Return whether a task's result is on disk."""
+        return self._path(task).is_file()
+
+    def scored(self, task: Task) -> list[Scored]:
+        """Return what a finished task said of all that it was tested on."""
+        said = self._said(task)
+        return [Scored(stream, single, said[id(stream)].tolist()) for stream, single in self._tested(task)]
 
     def _said(self, task: Task) -> dict[int, NDArray[np.float32]]:
         """Return the probabilities that a finished task gave, by the stream's identity."""

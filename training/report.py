@@ -773,11 +773,21 @@ def _full(share: Facts | None) -> str:
     return f"{count_of(share)}<br><small>{interval_of(share)}{f'; seeds {spread}' if spread else ''}</small>"
 
 
+def _per_hour(streams: Facts | None) -> str:
+    """Return false alarms per hour with their small print."""
+    if streams is None:
+        return NOTHING
+    return (
+        f"{streams['per_hour']:.2f}<br><small>at most {streams['per_hour_at_most_95']:.2f}; "
+        f"{streams['false_alarms']:g} in {streams['hours']:.1f} h</small>"
+    )
+
+
 def _headline(facts: Facts, split: str) -> str:
     body = []
     before = None
     for row in _in_order(facts, [r for r in facts["headline"] if r["split"] == split], "set"):
-        streams, delay_s = row.get("streams"), row.get("delay_s")
+        delay_s = row.get("delay_s")
         kind = ("first " if row["set"] != before else "") + ("own" if row["method"] == facts["methods"][0] else "")
         body.append(
             (
@@ -787,10 +797,7 @@ def _headline(facts: Facts, split: str) -> str:
                     html.escape(row["method"]),
                     _full(row.get("falls")),
                     _full(row.get("daily")),
-                    f"{streams['per_hour']:.2f}<br><small>at most {streams['per_hour_at_most_95']:.2f}; "
-                    f"{streams['false_alarms']:g} in {streams['hours']:.1f} h</small>"
-                    if streams
-                    else NOTHING,
+                    _per_hour(row.get("streams")),
                     count_of(row.get("falls_in_streams")),
                     f"{delay_s['p50']:.1f} / {delay_s['p95']:.1f} s" if delay_s else NOTHING,
                     str(len(row["seeds"])),
@@ -868,7 +875,6 @@ def _ages(facts: Facts) -> str:
     body = []
     before = None
     for row in _in_order(facts, facts["by_age_group"], "age_group"):
-        streams = row.get("streams")
         new = (row["split"], row["age_group"]) != before
         before = (row["split"], row["age_group"])
         body.append(
@@ -879,10 +885,7 @@ def _ages(facts: Facts) -> str:
                     html.escape(row["method"]),
                     _full(row.get("falls")),
                     _full(row.get("daily")),
-                    f"{streams['per_hour']:.2f} <small>at most {streams['per_hour_at_most_95']:.2f}; "
-                    f"{streams['hours']:.1f} h</small>"
-                    if streams
-                    else NOTHING,
+                    _per_hour(row.get("streams")),
                 ),
             )
         )

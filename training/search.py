@@ -36,7 +36,7 @@ from training.evaluate import NETWORK, Scored
 from training.fit import FitConfig
 from training.protocol import THRESHOLD_WEIGHTS, Protocol, split_by_person
 from training.readers import Trial
-from training.train import DROPOUT, trials_for
+from training.train import DEFAULTS, trials_for
 from training.windows import Shape
 
 FOLDS, SEED = 2, 1
@@ -77,12 +77,9 @@ def worth(trials: Sequence[Trial], placement: str, folder: Path, config: FitConf
     work = Protocol(trials, placement, Shape(), config, folds=FOLDS, folder=folder)
     scored: list[Scored] = []
     for task in work.tasks(NETWORK, SEED)[:folds]:
-        try:
-            said = work._said(task)
-        except FileNotFoundError:
+        if not work.is_done(task):
             work.do(task)
-            said = work._said(task)
-        scored += [Scored(s, single, said[id(s)].tolist()) for s, single in work._tested(task)]
+        scored += work.scored(task)
     return found_at_target(scored, work.card)
 
 
@@ -196,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m training search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--placement", choices=tuple(DROPOUT), default="wrist", help="(%(default)s)")
+    parser.add_argument("--placement", choices=tuple(DEFAULTS), default="wrist", help="(%(default)s)")
     parser.add_argument("--trials", type=int, default=30, help="ways of fitting to try in all (%(default)s)")
     parser.add_argument(
         "--study", type=Path, help="where it is kept, FILE.log or FILE.db (SQLite) (search-PLACEMENT.log)"
@@ -207,7 +204,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--every", type=int, default=1, help="only every n-th recording, to try it (%(default)s)")
     options = parser.parse_args(argv)
     placement, path = options.placement, options.study or Path(f"search-{options.placement}.log")
-    base = FitConfig(steps=options.steps, dropout=DROPOUT[placement])
+    base = FitConfig(steps=options.steps, dropout=DEFAULTS[placement].get("dropout", FitConfig().dropout))
     learnt_from = not_kept_back(trials_for(placement, every=options.every), placement)
     # Figures of other steps or data do not compare, so the same file keeps them as another study.
     name = f"{placement}, {options.steps} steps, data {fingerprint(learnt_from)[:12]}"

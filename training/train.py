@@ -30,8 +30,11 @@ SETS = {
 BORROWED = {"wrist": {"umafall": ("waist", "chest", "ankle"), "sisfall": ("waist",)}, "waist": {}}
 LEFT_OUT = {"wrist": "umafall smartfallmm", "waist": "umafall sisfall"}
 ONE_OF_THEM = "one network alone"
-DROPOUT = {"wrist": 0.25, "waist": 0.15}
-TARGET = {"wrist": 0.0075, "waist": 0.005}
+# Where a placement has its own.
+DEFAULTS: dict[str, dict[str, float]] = {
+    "wrist": {},
+    "waist": {"dropout": 0.15, "target": 0.005},
+}  # where a placement has its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +71,8 @@ def from_args(argv: Sequence[str] | None) -> tuple[TrainConfig, FitConfig]:
                 help_text = each.metadata["help"] + " (%(default)s)"
                 known = tuple(SETS) if each.name == "placement" else None
                 parser.add_argument(name, type=type(default), default=default, choices=known, help=help_text)
-    parser.set_defaults(dropout=None, target=None)  # each placement has its own
+    parser.set_defaults(**DEFAULTS[parser.parse_known_args(argv)[0].placement])
     options = parser.parse_args(argv)
-    options.dropout = DROPOUT[options.placement] if options.dropout is None else options.dropout
-    options.target = TARGET[options.placement] if options.target is None else options.target
     config = TrainConfig(**{f.name: getattr(options, f.name) for f in fields(TrainConfig)})
     fitting = FitConfig(**{f.name: getattr(options, f.name) for f in fields(FitConfig)})
     if config.fast:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import stat
 import subprocess
@@ -17,12 +16,13 @@ from typing import Any
 import pytest
 import typer.main
 
-from edge.cli import app, main
+from edge.cli import app
 from edge.core.incident import Incident, Kind, Outcome, new_incident_id
 from edge.journal import JOURNAL_FILE, Journal, OutboxItem
 from edge.runfile import write_runfile
 from models.card import newest
 from tests.conftest import MakeBundle
+from tests.edge.in_process import run_here
 
 DATA = Path(__file__).parent.parent / "data"
 SETTINGS = """\
@@ -65,22 +65,8 @@ Fallwatch = Callable[..., Ended]
 
 @pytest.fixture
 def fallwatch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Fallwatch:
-    """Run the command in this process; the environment is as before when it ends."""
-
     def run(*arguments: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["fallwatch", *map(str, arguments)])
-        capsys.readouterr()
-        before = dict(os.environ)
-        try:
-            main()
-            status: Any = 0
-        except SystemExit as ended:
-            status = ended.code or 0
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
-        out, err = capsys.readouterr()
-        return Ended(status, out, err)
+        return Ended(*run_here(monkeypatch, capsys, *arguments))
 
     monkeypatch.setenv("COLUMNS", "200")
     return run

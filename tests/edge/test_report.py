@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from edge.cli import main
 from edge.clock import utc_now
 from edge.core.incident import Incident, Kind, Outcome, new_incident_id
 from edge.core.poisson import poisson_at_most
 from edge.journal import JOURNAL_FILE, Case, Journal, Moment, ShadowAlarm, Wear
 from edge.report import Report, make_report
+from tests.edge.in_process import run_here
 
 DAY = timedelta(days=1)
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -313,18 +311,7 @@ def fallwatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     monkeypatch.setenv("COLUMNS", "100")
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fallwatch", *arguments])
-        capsys.readouterr()
-        before = dict(os.environ)
-        try:
-            main()
-            status: Any = 0
-        except SystemExit as ended:
-            status = ended.code or 0
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
-        return status, *capsys.readouterr()
+        return run_here(monkeypatch, capsys, *arguments)
 
     return run
 

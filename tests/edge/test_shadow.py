@@ -60,7 +60,7 @@ def pipelines(scorer: Scorer, *wearables: str) -> Pipeline:
 
 def peak(*, rate_hz: float = 32.0, **decision: float) -> PeakScorer:
     """Return the little network with another decision or rate."""
-    decided = Decision(**DECISION | decision)  # type: ignore[arg-type]  # confirm_windows is whole
+    decided = Decision(**DECISION | decision)  # type: ignore[arg-type]  # mypy sees float | int for each, confirm_windows is an int
     return PeakScorer(Card("peak-2", "wrist", rate_hz, WINDOW, round(rate_hz / 2), 16.0, decided, "", {}))
 
 
@@ -386,7 +386,7 @@ def twin(folder: Path) -> Path:
 def jumpy(folder: Path) -> Path:
     """Write a bundle that takes walking for a fall."""
     write_model(folder)
-    decision = CARD["decision"] | {"threshold": 0.05, "suspect_threshold": 0.04, "confirm_windows": 1}  # type: ignore[operator]
+    decision = CARD["decision"] | {"threshold": 0.05, "suspect_threshold": 0.04, "confirm_windows": 1}  # type: ignore[operator]  # CARD holds objects, this one a dict
     return rename(folder, decision=decision)
 
 
@@ -444,7 +444,7 @@ def test_a_shadow_that_is_not_there_is_named_and_stops_no_start(tmp_path: Path) 
     with Home(tmp_path, wearables=1, calls=CALM) as home:
         on_trial(home, home.folder / "nowhere")
         home.start("detect").ready()
-        (told,) = until(lambda: [s for s in home.told("detect")["shadows"] if s["cause"] != "still loading"])  # type: ignore[index]
+        (told,) = until(lambda: [s for s in home.told("detect")["shadows"] if s["cause"] != "still loading"])  # type: ignore[index]  # JSON: a list of dicts
         assert (told["model"], told["cause"].split()[0]) == ("nowhere", "refused:")
         assert (home.told("detect") or {})["models_refused"] == {}
 

@@ -143,7 +143,7 @@ def test_what_cannot_be_injected_says_why(
     home: Settings, tmp_path: Path, option: str, text: str, reason: str
 ) -> None:
     with pytest.raises(NotPlayable) as refused:
-        virtual_dongle(home, tmp_path / "state", [str(WALK)], **{option: [text]})  # type: ignore[arg-type]
+        virtual_dongle(home, tmp_path / "state", [str(WALK)], **{option: [text]})  # type: ignore[arg-type]  # the name is a parameter, so mypy tries every type
     assert refused.value.status == 2
     assert reason in str(refused.value)
 

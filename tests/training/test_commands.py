@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,23 +14,12 @@ pytest.importorskip("torch", reason="the training extra is not installed")
 pytest.importorskip("optuna", reason="the training extra is not installed")
 
 import training.__main__
+from tests.training.bounded import finish
 
 
 def run(*args: str, timeout_s: float = 110, **env: str) -> subprocess.CompletedProcess[str]:
-    with subprocess.Popen(
-        [sys.executable, "-m", "training", *args],
-        env={k: v for k, v in os.environ.items() if k != "FALLWATCH_DATA"} | env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            out, err = process.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # its workers would outlive it
-            raise
-    return subprocess.CompletedProcess(args, process.returncode, out, err)
+    kept = {k: v for k, v in os.environ.items() if k != "FALLWATCH_DATA"}
+    return finish([sys.executable, "-m", "training", *args], env=kept | env, timeout_s=timeout_s)
 
 
 COMMANDS = ("data", "train", "search", "evaluate", "quantise", "promote")

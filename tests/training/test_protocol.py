@@ -208,7 +208,7 @@ def test_another_configuration_data_or_split_takes_no_result_of_this_one(done: P
 
     def other(**changed: object) -> Protocol:
         asked = {"trials": TRIALS, "shape": SHAPE, "config": CONFIG, "folds": FOLDS} | changed
-        return Protocol(placement="wrist", folder=folder, **asked)  # type: ignore[arg-type]
+        return Protocol(placement="wrist", folder=folder, **asked)  # type: ignore[arg-type]  # a dict of fields, so mypy tries every type
 
     assert said(result(other(), task)) == said(result(done, task))
     for changed in (

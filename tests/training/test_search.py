@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +21,7 @@ pytest.importorskip("optuna", reason="the training extra is not installed")
 import optuna
 from optuna.trial import TrialState
 
+from tests.training.bounded import finish
 from tests.training.made_up import trial, trials_of
 from training import bundle, evaluate, search, train
 from training.evaluate import Scored
@@ -218,19 +217,7 @@ print([t.value == search.FOLDS * search.config_of(base, t.params).learning_rate 
 @pytest.mark.timeout(300)  # some seconds, but a machine that is busy training gives it little of them
 def test_ray_brings_back_what_its_workers_found_and_lets_no_stranger_in(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="the search extra is not installed")
-    with subprocess.Popen(
-        [sys.executable, "-c", ON_RAY],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            out, err = process.communicate(timeout=280)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # what Ray has started would outlive it
-            raise
-    assert process.returncode == 0, err
-    assert out == "1\n[True, True, True]\n"
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    ended = finish([sys.executable, "-c", ON_RAY], cwd=tmp_path, env=env, timeout_s=280)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "1\n[True, True, True]\n"
