@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,11 +14,14 @@ pytest.importorskip("onnxscript", reason="the training extra is not installed")
 
 import torch
 
+from tests.training.made_up import trials_of
 from training import bundle
 from training.committee import Committee, agree
 from training.evaluate import NETWORK
+from training.fit import FitConfig
 from training.network import FallNet
-from training.train import TrainConfig, plan
+from training.protocol import Protocol, split_by_person
+from training.train import TrainConfig, from_args, plan
 from training.windows import Shape
 
 SHAPE = Shape()
@@ -64,3 +69,24 @@ def test_there_are_as_many_committees_as_seeds_and_each_network_sits_on_as_many_
 def test_one_seed_is_its_own_committee_and_is_not_listed_twice() -> None:
     planned = plan(TrainConfig(placement="waist", seeds=1, members=3, leave_out="none", fast=True))
     assert [each.seeds for each in planned if each.method == NETWORK] == [(1,)]
+
+
+def test_simpler_methods_are_tested_with_sets_left_out_when_asked() -> None:
+    usual, asked = (plan(TrainConfig(placement="wrist", baselines_left_out=also)) for also in (False, True))
+    assert {each.left_out for each in usual if each.method == "impact threshold"} == {""}
+    assert {each.left_out for each in asked if each.method == "impact threshold"} == {"", "umafall", "smartfallmm"}
+
+
+def test_a_placement_has_its_own_defaults_and_what_is_typed_goes_before_them() -> None:
+    config, fitting = from_args(["--placement", "waist"])
+    assert (config.target, fitting.dropout) == (0.005, 0.15)
+    config, fitting = from_args(["--placement", "waist", "--dropout", "0.25", "--target", "0"])
+    assert (config.target, fitting.dropout) == (0.0, 0.25)
+    assert from_args([])[0].target == TrainConfig().target
+
+
+def test_more_folds_than_people_leave_out_each_person_alone(tmp_path: Path) -> None:
+    trials = trials_of("set", people=4)
+    work = Protocol(trials, "wrist", SHAPE, FitConfig(), folds=1000, folder=tmp_path)
+    dealt = split_by_person(trials, "wrist", len(work.tasks(NETWORK, 1)), 1)
+    assert len(work.tasks(NETWORK, 1)) == len(set(dealt.values())) == 4
