@@ -18,8 +18,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from edge.clock import boot_id, monotonic_s, utc_now
+from edge.clock import boot_id, clock_ok, monotonic_s, utc_now
 from edge.core.incident import Incident, Kind, Outcome, State, parse_utc, utc_text
+from edge.failpoint import failpoint
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,10 @@ CREATE TABLE IF NOT EXISTS wear (
     model TEXT NOT NULL, shadow INTEGER NOT NULL, placement TEXT NOT NULL, wearable TEXT NOT NULL,
     begun_at TEXT NOT NULL, until_at TEXT NOT NULL, worn_s REAL NOT NULL,
     PRIMARY KEY (model, shadow, wearable, begun_at));
+CREATE TABLE IF NOT EXISTS note (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL, at TEXT NOT NULL, boot TEXT NOT NULL, mono_s REAL NOT NULL, body TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS note_kind ON note (kind, seq);
 """
 _INSERT_ALARM = """
 INSERT INTO shadow_alarm SELECT :model, :wearable, :resident, :impact_at, :raised_at, :probability, :long_lie
@@ -59,6 +64,9 @@ INSERT INTO wear VALUES (:model, :shadow, :placement, :wearable, :begun_at, :unt
 ON CONFLICT (model, shadow, wearable, begun_at)
 DO UPDATE SET until_at = excluded.until_at, worn_s = excluded.worn_s
 """
+_INSERT_NOTE = "INSERT INTO note (kind, at, boot, mono_s, body) VALUES (?, ?, ?, ?, ?)"
+SNOOZE_MOST_S = 900.0  # quiet always ends; whoever needs longer asks again
+_SNOOZES_MOST = 1000  # looked back on: far more than a home can ask for within that time
 SAME_IMPACT_S = 10.0  # an impact this near a known one is the same, seen again after a restart
 
 
@@ -75,17 +83,22 @@ class JournalGone(JournalUnavailable):
     """The file under this connection was damaged or replaced: open the journal again."""
 
 
+class JournalRefuses(JournalUnavailable):
+    """The journal does not know what this is about: writing the same again is useless."""
+
+
 @dataclass(frozen=True, slots=True)
 class Moment:
     """When something happened: kept for what can be written only later."""
 
     at: datetime
     mono_s: float
+    clock_ok: bool = True
 
     @classmethod
     def now(cls) -> Moment:
         """Return this moment, by both clocks."""
-        return cls(utc_now(), monotonic_s())
+        return cls(utc_now(), monotonic_s(), clock_ok())
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +107,12 @@ class Event:
 
     seq: int
     incident: str
-    kind: str  # raised, paged, motion, again, acknowledged, attended, resolved, follow-up
+    kind: str  # raised, paged, motion, again, acknowledged, attended, resolved, recorded
     at: datetime
     boot: str
     mono_s: float
     body: dict[str, Any]
+    clock_ok: bool = True  # whether ``at`` can be believed
 
 
 @dataclass(slots=True)
@@ -126,11 +140,38 @@ class Case:
         return State.PAGED if accepted else State.RAISED
 
     def elapsed_s(self, since: Event, *, now_s: float) -> float:
-        """Return seconds since an event: by the monotonic clock, or the wall clock after a reboot."""
+        """Return seconds since an event: by the monotonic clock, or the wall clock after a reboot.
+
+        Where the wall clock cannot be believed, then or now, it is what was certainly on: as long as events came
+        in that boot, and since this one (Linux counts monotonic time from the start).
+        """
         if since.boot == boot_id():
             return max(now_s - since.mono_s, 0.0)
-        seen = max((e.mono_s - since.mono_s for e in self.events if e.boot == since.boot), default=0.0)
-        return max((utc_now() - since.at).total_seconds(), seen, 0.0)
+        seen_s = max((e.mono_s - since.mono_s for e in self.events if e.boot == since.boot), default=0.0) + now_s
+        trusted = clock_ok() and since.clock_ok
+        return max((utc_now() - since.at).total_seconds(), seen_s) if trusted else seen_s
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that happened to the home rather than to an incident."""
+
+    seq: int
+    kind: str  # begun, lost-told, snoozed, snooze-ended, tested
+    at: datetime
+    boot: str
+    mono_s: float
+    body: dict[str, Any]
+    clock_ok: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Snooze:
+    """Quiet that staff asked for, for one resident, such as while they lift somebody."""
+
+    resident: str
+    by: str
+    until_s: float  # monotonic, of this boot
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,19 +226,20 @@ class Journal:
         self._db = self._open()
 
     def _open(self) -> sqlite3.Connection:
+        lock_path = self.path.with_name(f"{self.path.name}.lock")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.with_name(f"{self.path.name}.lock").open("w") as lock:
-                fcntl.flock(
-                    lock, fcntl.LOCK_EX
-                )  # two that put the same file aside would lose what one of them began
+            known = lock_path.exists()  # from then on there was a journal
+            with lock_path.open("w") as lock:
+                # Two that put the same file aside would lose what one of them began.
+                fcntl.flock(lock, fcntl.LOCK_EX)
                 try:
-                    return self._connect()
+                    return self._connect("missing" if known and not self.path.exists() else "first")
                 except sqlite3.DatabaseError as error:
                     if not _is_damage(error):
                         raise
                     self._put_aside(error)
-                    return self._connect()
+                    return self._connect("damaged")
         except (sqlite3.Error, OSError) as error:
             raise JournalUnavailable(self.path, str(error)) from None
 
@@ -209,7 +251,8 @@ class Journal:
                 self.path.with_name(self.path.name + suffix).rename(f"{self.quarantined}{suffix}")
         log.error("journal is damaged (%s): moved to %s, starting a new one", error, self.quarantined)
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, why_new: str) -> sqlite3.Connection:
+        """Open the file, or make it and note in it why there was none: the first, or one was lost."""
         db = sqlite3.connect(self.path, timeout=self._busy_timeout_s, isolation_level=None)
         db.text_factory = lambda octets: octets.decode("utf-8", "replace")  # one bad octet spoils its row only
         try:
@@ -228,6 +271,8 @@ class Journal:
             if version <= SCHEMA_VERSION:
                 for statement in _ADDED.split(";\n"):
                     db.execute(statement)
+            if version == 0:
+                db.execute(_INSERT_NOTE, ("begun", *_stamped(None, {"because": why_new})))
             db.execute("COMMIT")
         except BaseException:
             db.close()
@@ -249,7 +294,9 @@ class Journal:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                failpoint("journal.before-commit")
                 self._db.execute("COMMIT")
+                failpoint("journal.after-commit")
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
@@ -266,6 +313,8 @@ class Journal:
             raise JournalGone(self.path, "was replaced")
 
     def _unavailable(self, error: sqlite3.Error) -> JournalUnavailable:
+        if isinstance(error, sqlite3.IntegrityError):
+            return JournalRefuses(self.path, str(error))
         return (JournalGone if _is_damage(error) else JournalUnavailable)(self.path, str(error))
 
     def _read(self, sql: str, *values: Any) -> list[Any]:
@@ -330,11 +379,58 @@ class Journal:
     def _insert_event(
         db: sqlite3.Connection, incident: str, kind: str, body: dict[str, Any], when: Moment | None
     ) -> None:
-        when = when or Moment.now()
         db.execute(
             "INSERT INTO event (incident, kind, at, boot, mono_s, body) VALUES (?, ?, ?, ?, ?, ?)",
-            (incident, kind, utc_text(when.at), boot_id(), round(when.mono_s, 4), json.dumps(body)),
+            (incident, kind, *_stamped(when, body)),
         )
+
+    def add_note(self, kind: str, *, when: Moment | None = None, **body: Any) -> None:
+        """Note that something happened to the home."""
+        with self._write() as db:
+            db.execute(_INSERT_NOTE, (kind, *_stamped(when, body)))
+
+    def notes_since(self, since: datetime, *kinds: str) -> list[Note]:
+        """Return the home's notes from a moment on, of all or some kinds, oldest first."""
+        rows = self._read("SELECT * FROM note WHERE at >= ? ORDER BY seq", utc_text(since))
+        notes = [note for row in rows if (note := _note(tuple(row))) is not None]
+        return [note for note in notes if not kinds or note.kind in kinds]
+
+    def last_note(self, kind: str, **body: Any) -> Note | None:
+        """Return the newest note of a kind that has these values."""
+        rows = self._read("SELECT * FROM note WHERE kind = ? ORDER BY seq DESC LIMIT ?", kind, _SNOOZES_MOST)
+        notes = (note for row in rows if (note := _note(tuple(row))) is not None)
+        return next((note for note in notes if body.items() <= note.body.items()), None)
+
+    def snooze(self, resident: str, length_s: float, by: str, *, when: Moment | None = None) -> float:
+        """Keep falls of a resident quiet for so long, at most `SNOOZE_MOST_S`; return how long it will be."""
+        length_s = min(max(length_s, 0.0), SNOOZE_MOST_S)
+        self.add_note("snoozed", when=when, resident=resident, length_s=length_s, by=by)
+        return length_s
+
+    def end_snooze(self, resident: str, by: str, *, when: Moment | None = None) -> None:
+        """Let falls of a resident call again at once."""
+        self.add_note("snooze-ended", when=when, resident=resident, by=by)
+
+    def snoozes(self, *, now_s: float) -> dict[str, Snooze]:
+        """Return the snoozes that hold, by resident: the newest word of each counts.
+
+        Over a reboot one holds only if the wall clock was right before and is now: when in doubt, it has ended.
+        """
+        rows = self._read(
+            "SELECT * FROM note WHERE kind IN ('snoozed', 'snooze-ended') ORDER BY seq DESC LIMIT ?", _SNOOZES_MOST
+        )
+        newest: dict[str, Note] = {}
+        for row in rows:
+            note = _note(tuple(row))
+            if note is not None and "resident" in note.body:
+                newest.setdefault(note.body["resident"], note)
+        found = {}
+        for resident, note in newest.items():
+            if note.kind == "snoozed":
+                left_s = min(float(note.body["length_s"]), SNOOZE_MOST_S) - _age_s(note, now_s)
+                if left_s > 0:
+                    found[resident] = Snooze(resident, str(note.body.get("by", "")), now_s + left_s)
+        return found
 
     def events_after(self, seq: int, limit: int = 500) -> list[Event]:
         """Return the events that follow number ``seq``, in order."""
@@ -451,9 +547,13 @@ class Journal:
         return [OutboxItem(*row) for row in rows]
 
     def settle(self, key: str, state: str, reason: str = "") -> None:
-        """Mark an item ``done``, ``parked`` or ``waiting`` again."""
+        """Mark an item ``done``, ``parked`` or ``waiting`` again, and note so at its incident (``recorded``)."""
         with self._write() as db:
             db.execute("UPDATE outbox SET state = ?, reason = ? WHERE key = ?", (state, reason, key))
+            known = "SELECT incident FROM outbox JOIN incident ON incident.id = outbox.incident WHERE key = ?"
+            row = db.execute(known, (key,)).fetchone()
+            if row is not None:
+                self._insert_event(db, row[0], "recorded", {"key": key, "state": state, "reason": reason}, None)
 
     def cursor(self, name: str) -> int:
         """Return the number of the last event a follower has dealt with."""
@@ -481,11 +581,42 @@ class Journal:
 def _event(row: tuple[Any, ...]) -> Event | None:
     """Return the event of a row; a row that cannot be read is said and passed over, and the rest goes on."""
     try:
-        seq, incident, kind, at, boot, mono_s, body = row
-        return Event(int(seq), incident, kind, parse_utc(at), boot, float(mono_s), dict(json.loads(body)))
+        seq, incident, kind, at, boot, mono_s, text = row
+        body, trusted = _unstamped(text)
+        return Event(int(seq), incident, kind, parse_utc(at), boot, float(mono_s), body, trusted)
     except (ValueError, TypeError) as error:
         log.error("event %r in the journal cannot be read: %s", row[0], error)
         return None
+
+
+def _note(row: tuple[Any, ...]) -> Note | None:
+    try:
+        seq, kind, at, boot, mono_s, text = row
+        body, trusted = _unstamped(text)
+        return Note(int(seq), kind, parse_utc(at), boot, float(mono_s), body, trusted)
+    except (ValueError, TypeError) as error:
+        log.error("note %r in the journal cannot be read: %s", row[0], error)
+        return None
+
+
+def _stamped(when: Moment | None, body: dict[str, Any]) -> tuple[str, str, float, str]:
+    """Return what an event and a note have in common: both clocks, and whether the wall clock was right."""
+    when = when or Moment.now()
+    if not when.clock_ok:
+        body = {**body, "clock_ok": False}
+    return utc_text(when.at), boot_id(), round(when.mono_s, 4), json.dumps(body)
+
+
+def _unstamped(text: str) -> tuple[dict[str, Any], bool]:
+    body = dict(json.loads(text))
+    return body, bool(body.pop("clock_ok", True))
+
+
+def _age_s(note: Note, now_s: float) -> float:
+    if note.boot == boot_id():
+        return max(now_s - note.mono_s, 0.0)
+    age_s = (utc_now() - note.at).total_seconds()
+    return age_s if clock_ok() and note.clock_ok and age_s >= 0 else float("inf")
 
 
 def _alarm_values(alarm: ShadowAlarm) -> dict[str, Any]:

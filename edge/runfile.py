@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from edge.clock import boot_id, monotonic_s
+
+WORDS_FOLDER = "words"
 
 
 def write_runfile(path: Path, body: dict[str, Any]) -> bool:
@@ -35,3 +38,24 @@ def read_runfile(path: Path) -> dict[str, Any] | None:
     if not isinstance(body, dict) or body.get("boot") != boot_id() or age_s < 0:
         return None
     return {**body, "age_s": round(age_s, 3)}
+
+
+def leave_word(folder: Path, body: dict[str, Any]) -> bool:
+    """Leave a message for a service, for when the journal takes none; return whether that worked."""
+    path = folder / WORDS_FOLDER / f"{uuid4()}.json"
+    try:
+        path.parent.mkdir(exist_ok=True)
+    except OSError:
+        return False
+    return write_runfile(path, body)
+
+
+def take_words(folder: Path) -> list[dict[str, Any]]:
+    """Return the messages that were left, oldest first, and take them away."""
+    words = []
+    for path in (folder / WORDS_FOLDER).glob("*.json"):
+        body = read_runfile(path)
+        path.unlink(missing_ok=True)
+        if body is not None:
+            words.append(body)
+    return sorted(words, key=lambda body: float(body["mono_s"]))

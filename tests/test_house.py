@@ -26,21 +26,28 @@ ARROWS: dict[str, set[str]] = {
     "edge.core.incident": set(),
     "edge.core.supervision": set(),
     "edge.core.poisson": set(),
+    "edge.core.routing": set(),
+    "edge.core.delivery": set(),
     "edge.core.escalation": {"edge.core.incident"},
     "edge.core.words": {"edge.core.incident", "edge.core.escalation"},
     "edge.clock": set(),
-    "edge.settings": set(),
+    "edge.checked": set(),
+    "edge.channels": {"edge.checked"},
+    "edge.settings": {"edge.channels", "edge.checked"},
     "edge.runfile": {"edge.clock"},
-    "edge.journal": {"edge.clock", "edge.core.incident"},
+    "edge.failpoint": set(),
+    "edge.watchdog": set(),
+    "edge.journal": {"edge.clock", "edge.core.incident", "edge.failpoint"},
     "edge.report": {"edge.core.incident", "edge.core.poisson", "edge.journal"},
     "edge.keys": {"edge.settings", "firmware_bridge"},
     "edge.recording": {"models", "numpy"},
-    "edge.sinks": {"edge.sinks", "edge.core.incident", "edge.journal", "edge.settings"}
+    "edge.sinks": {"edge.sinks", "edge.channels", "edge.core.incident", "edge.journal", "edge.settings"}
     | {"serial", "paho", "jwt", "urllib3"},
     "edge.detect": {"edge.detect", "edge.core", "edge.clock", "edge.journal", "edge.keys", "edge.runfile"}
-    | {"edge.settings", "firmware_bridge", "models", "numpy"},
-    "edge.alarm": {"edge.alarm", "edge.core.incident", "edge.core.escalation", "edge.core.supervision"}
-    | {"edge.core.words", "edge.clock", "edge.journal", "edge.runfile", "edge.settings", "edge.sinks"},
+    | {"edge.settings", "edge.watchdog", "firmware_bridge", "models", "numpy"},
+    "edge.alarm": {"edge.alarm", "edge.channels", "edge.clock", "edge.failpoint", "edge.journal", "edge.runfile"}
+    | {f"edge.core.{name}" for name in ("delivery", "escalation", "incident", "routing", "supervision", "words")}
+    | {"edge.settings", "edge.sinks", "edge.watchdog"},
     "edge.simulate": {"edge.keys", "edge.recording", "edge.settings", "firmware_bridge", "numpy"},
     "edge.bench": ABOVE,
     "edge.demo": ABOVE,
@@ -104,7 +111,7 @@ def loaded(*modules: str) -> set[str]:
 def test_a_broken_model_cannot_silence_a_pager() -> None:
     """No page, no key, no command waits for numpy, onnxruntime or a bundle: none is even loaded."""
     lean = ["edge.cli", "edge.journal", "edge.keys", "edge.runfile", "edge.settings"]
-    lean += [f"edge.core.{name}" for name in ("incident", "escalation", "words", "supervision")]
+    lean += [f"edge.core.{name}" for name in ("incident", "escalation", "words", "supervision", "routing", "delivery")]
     lean += [m for m in MODULES if m.startswith(("edge.alarm.", "edge.sinks.", "firmware_bridge.", "edge.cli."))]
     lean.remove("edge.cli.__main__")  # it would run
     assert not loaded(*lean) & {"numpy", "onnxruntime", "models", "torch", "training"}

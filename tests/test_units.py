@@ -12,6 +12,7 @@ import pytest
 import typer.main
 
 from edge.cli import app
+from edge.cli.services import STUCK_S
 from edge.settings import DEFAULT_CONFIG, DEFAULT_RUN, DEFAULT_STATE
 
 UNITS = Path(__file__).resolve().parent.parent / "systemd"
@@ -76,6 +77,14 @@ def test_a_service_never_gives_up(unit: Path) -> None:
     assert parser["Unit"]["StartLimitIntervalSec"] == "0"
     assert 0 < float(parser["Service"]["RestartSec"]) <= 5
     assert "RestartPreventExitStatus" not in parser["Service"]
+
+
+@pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.name)
+def test_a_service_that_is_stuck_is_ended_as_under_fallwatch_run(unit: Path) -> None:
+    service = read(unit)["Service"]
+    assert (service["Type"], service["NotifyAccess"]) == ("notify", "main")
+    name = unit.stem.removeprefix("fallwatch-")
+    assert float(service["WatchdogSec"]) == STUCK_S[name]
 
 
 @pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.name)
@@ -169,7 +178,7 @@ def test_every_serial_driver_the_units_name_is_loaded_at_boot() -> None:
     allowed = {
         name for unit in SERVICES for name in re.findall(r"^DeviceAllow=char-(\w+) rw$", unit.read_text(), re.M)
     }
-    assert allowed == {*drivers, "ttyAMA", "ttyS"}
+    assert allowed == {*drivers, "ttyAMA", "ttyS", "gpiochip"}
     assert set(lines_of("fallwatch.modules-load.conf")) == {drivers[name] for name in allowed if name in drivers}
 
 

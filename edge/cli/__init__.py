@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from edge.settings import SettingsError, load_settings
+from edge.checked import SettingsError
+from edge.settings import load_settings
 
 if TYPE_CHECKING:
     from edge.settings import Settings

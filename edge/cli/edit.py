@@ -8,7 +8,8 @@ from typing import Any
 
 import tomlkit
 
-from edge.settings import Settings, SettingsError, load_settings
+from edge.checked import SettingsError
+from edge.settings import Settings, load_settings
 
 
 def bind_wearable(path: Path, resident: str, wearable: str) -> Settings:

@@ -10,7 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from edge.cli import Config, Json, Run, State, app, say, stop
-from edge.settings import DEFAULT_CONFIG, DEFAULT_RUN, DEFAULT_STATE, load_settings
+from edge.settings import (
+    DEFAULT_CONFIG,
+    DEFAULT_RUN,
+    DEFAULT_STATE,
+    ResidentSettings,
+    Settings,
+    load_settings,
+)
 
 By = Annotated[str | None, typer.Option("--by", help="Who; your login name when left out.")]
 OUTCOMES = ("fall", "lowered", "near-fall", "not-a-fall", "drill")
@@ -63,11 +70,19 @@ def ack(
     incident: Annotated[str, typer.Argument(help="Its id, or the first characters of it.")],
     by: By = None,
     state: State = DEFAULT_STATE,
+    run: Run = DEFAULT_RUN,
 ) -> None:
     """Acknowledge an incident: you are going. Pages stop."""
-    journal, who = open_journal(state), by or getpass.getuser()
-    full = _full_id(journal, incident)
-    owner = journal.acknowledge(full, who)
+    from edge.journal import JournalUnavailable
+
+    who = by or getpass.getuser()
+    try:
+        journal = open_journal(state)
+        full = _full_id(journal, incident)
+        owner = journal.acknowledge(full, who)
+    except JournalUnavailable as error:
+        _leave_word(run, error, {"do": "acknowledge", "incident": incident, "by": who})
+        return
     if owner is None:
         stop(f"incident {full} is closed already", status=1)
     if owner != who:
@@ -82,17 +97,100 @@ def resolve(
     outcome: Annotated[str, typer.Option("--outcome", help=f"What you found: {', '.join(OUTCOMES)}.")],
     by: By = None,
     state: State = DEFAULT_STATE,
+    run: Run = DEFAULT_RUN,
 ) -> None:
     """Close an incident with what you found."""
     from edge.core.incident import Outcome
+    from edge.journal import JournalUnavailable
 
     if outcome not in OUTCOMES:
         stop(f"--outcome {outcome!r} is not known; use one of {', '.join(OUTCOMES)}", status=2)
-    journal = open_journal(state)
-    full = _full_id(journal, incident)
-    if not journal.resolve(full, Outcome(outcome), by or getpass.getuser()):
+    who = by or getpass.getuser()
+    try:
+        journal = open_journal(state)
+        full = _full_id(journal, incident)
+        closed = journal.resolve(full, Outcome(outcome), who)
+    except JournalUnavailable as error:
+        _leave_word(run, error, {"do": "resolve", "incident": incident, "by": who, "outcome": outcome})
+        return
+    if not closed:
         stop(f"incident {full} is closed already", status=1)
     say(f"Closed as {outcome}: {full}.")
+
+
+def _leave_word(run: Path, error: Exception, word: dict[str, Any]) -> None:
+    """Tell the alarm service straight what the journal does not take, or end with what is wrong."""
+    from edge.runfile import leave_word
+
+    if not leave_word(run, word):
+        stop(f"{error}; the alarm service could not be told either: use another way", status=1)
+    say(f"{error}. The alarm service has been told; give the whole id if it goes on calling.")
+
+
+@app.command(epilog="Example: fallwatch snooze --room 12 --minutes 10 --by anna")
+def snooze(
+    resident: Annotated[str | None, typer.Option("--resident", help="Whose falls are to be quiet.")] = None,
+    room: Annotated[str | None, typer.Option("--room", help="The same by room; --bed in shared rooms.")] = None,
+    bed: Annotated[str, typer.Option("--bed", help="The bed.")] = "",
+    minutes: Annotated[float, typer.Option("--minutes", min=1, max=15, help="For so long, at most 15.")] = 10,
+    end: Annotated[bool, typer.Option("--end", help="Call again from now on.")] = False,
+    by: By = None,
+    config: Config = DEFAULT_CONFIG,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Keep falls of one resident quiet while you care for them. It always ends; help and long lies call."""
+    who = by or getpass.getuser()
+    one = _resident(load_settings(config), resident, room, bed)
+    journal = open_journal(state)
+    if end:
+        journal.end_snooze(one.id, who)
+        say(f"Falls of resident {one.id}, room {one.room}, call again from now on.")
+        return
+    length_s = journal.snooze(one.id, minutes * 60, who)
+    say(f"Falls of resident {one.id}, room {one.room}, are quiet for {_duration(length_s)}.")
+    say("A pressed button, a long lie and somebody who lies still are not. What is open then calls by itself.")
+
+
+@app.command(epilog="Example: fallwatch drill --room 12 --by anna")
+def drill(
+    resident: Annotated[str | None, typer.Option("--resident", help="Whose fall is rehearsed.")] = None,
+    room: Annotated[str | None, typer.Option("--room", help="The same by room; --bed in shared rooms.")] = None,
+    bed: Annotated[str, typer.Option("--bed", help="The bed.")] = "",
+    wait_s: Annotated[float, typer.Option("--wait", min=5, help="Seconds to wait for somebody to answer.")] = 600,
+    by: By = None,
+    as_json: Json = False,
+    config: Config = DEFAULT_CONFIG,
+    state: State = DEFAULT_STATE,
+    run: Run = DEFAULT_RUN,
+) -> None:
+    """Rehearse an alarm: pagers show DRILL, the record counts no fall. Status 1 if nobody answered."""
+    from edge.cli.drills import rehearse
+
+    settings = load_settings(config)
+    one = _resident(settings, resident, room, bed)
+    journal = open_journal(state)
+    result = rehearse(journal, settings, one, run, by=by or getpass.getuser(), wait_s=wait_s, tell=not as_json)
+    if as_json:
+        say(json.dumps(result))
+    raise SystemExit(0 if result["acknowledged_s"] is not None else 1)
+
+
+@app.command(epilog="Example: fallwatch plan --room 12 --at 03:00")
+def plan(
+    room: Annotated[str | None, typer.Option("--room", help="Where; the home as a whole when left out.")] = None,
+    at: Annotated[str | None, typer.Option("--at", help="At this time of day; now when left out.")] = None,
+    as_json: Json = False,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Show who is called for a fall, when, and on which channels. Status 1 if somebody cannot be reached."""
+    from edge.cli.drills import calling_plan
+
+    settings = load_settings(config)
+    lines, unreached = calling_plan(settings, room, at)
+    for line in lines:
+        say(json.dumps(line) if as_json else f"{line['when']:>14}  {line['group']:>8}  {line['channels']}")
+    if unreached:
+        stop(f"no channel calls group {', '.join(unreached)}: see [[pager]] groups and addresses", status=1)
 
 
 @app.command(epilog="Example: fallwatch status --json")
@@ -142,6 +240,9 @@ def status(
         parts.append(
             _part("mqtt", settings.mqtt.host, (fresh or {}).get("mqtt"), stopped or "broker not connected")
         )
+    for name, quiet in (fresh or {}).get("snoozes", {}).items():
+        remark = f"falls are quiet for {_duration(quiet['left_s'])} more, by {quiet['by']}"
+        parts.append({"part": "quiet", "name": name, "well": True, "cause": remark})
     if fresh is not None:
         parts.append(_part("journal", "journal", fresh["journal"], None))
     well = all(part["well"] for part in parts)
@@ -264,6 +365,17 @@ def record_parked(
         say(json.dumps(line) if as_json else f"{item.key}: {item.reason}")
     if not as_json:
         say(f"{len(parked)} entries{' are sent once more' if retry else ''}.")
+
+
+def _resident(settings: Settings, resident: str | None, room: str | None, bed: str) -> ResidentSettings:
+    """Return the one resident that was meant, or end with who could be."""
+    if (resident is None) == (room is None):
+        stop("name one resident: give --resident, or --room", status=2)
+    found = [r for r in settings.resident if r.id == resident or (r.room == room and bed in ("", r.bed))]
+    if len(found) != 1:
+        meant = ", ".join(f"{r.id} (room {r.room} {r.bed}".rstrip() + ")" for r in found) or "nobody"
+        stop(f"that fits {meant}: name one of them with --resident", status=2)
+    return found[0]
 
 
 def open_journal(state: Path) -> Any:

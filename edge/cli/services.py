@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,6 +21,8 @@ from edge.settings import DEFAULT_CONFIG, DEFAULT_RUN, DEFAULT_STATE, WEARABLE_P
 
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
 RESTART_AFTER_S = (0.2, 5.0)
+STUCK_S = {"detect": 15.0, "alarm": 6.0}  # as WatchdogSec= of the units
+START_S = 60.0
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
@@ -60,10 +66,13 @@ def alarm(
 def run(
     config: Config = DEFAULT_CONFIG, state: State = DEFAULT_STATE, run: Run = DEFAULT_RUN, verbose: Verbose = False
 ) -> None:
-    """All services of one home in the foreground; one that ends is started again."""
+    """All services of one home in the foreground; one that ends or no longer turns is started again."""
     begin_service(config, state, run, verbose=verbose)
     options = ["--config", str(config), "--state", str(state), "--run", str(run)] + ["--verbose"] * verbose
-    commands = {name: [sys.executable, "-m", "edge.cli", name, *options] for name in ("detect", "alarm")}
+    children = [
+        _Child(name, [sys.executable, "-m", "edge.cli", name, *options], stuck_s, run)
+        for name, stuck_s in STUCK_S.items()
+    ]
     stopping = False
 
     def on_stop() -> None:
@@ -71,37 +80,71 @@ def run(
         stopping = True
 
     _on_signal(on_stop)
-    children: dict[str, subprocess.Popen[bytes]] = {}
-    next_start_s = dict.fromkeys(commands, 0.0)
-    pause_s = dict.fromkeys(commands, RESTART_AFTER_S[0])
-    started_s: dict[str, float] = {}
     while not stopping:
-        now_s = time.monotonic()
-        for name, command in commands.items():
-            child = children.get(name)
-            if child is not None and child.poll() is not None:
-                say(f"{name} ended with status {child.returncode}: starting it again")
-                del children[name]
-                # One that ran for a while begins again at once; one that cannot start is not hurried.
-                well = now_s - started_s[name] > 2 * RESTART_AFTER_S[1]
-                pause_s[name] = RESTART_AFTER_S[0] if well else min(2 * pause_s[name], RESTART_AFTER_S[1])
-                next_start_s[name] = now_s + (0.0 if well else pause_s[name] / 2)
-            if name not in children and now_s >= next_start_s[name]:
-                children[name] = subprocess.Popen(  # noqa: S603
-                    command,
-                    start_new_session=True,
-                    preexec_fn=_end_with_parent,  # noqa: PLW1509  # one thread
-                )
-                started_s[name] = now_s
+        for child in children:
+            child.look_after(time.monotonic())
         time.sleep(0.1)
-    for child in children.values():
-        child.terminate()
-    for child in children.values():
-        try:
-            child.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+    for child in children:
+        child.end()
+
+
+class _Child:
+    """One service under ``fallwatch run``: what systemd does for it in a home."""
+
+    def __init__(self, name: str, command: list[str], stuck_s: float, run: Path) -> None:
+        self._name, self._command, self._stuck_s = name, command, stuck_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self._next_start_s = 0.0
+        self._started_s = self._alive_s = 0.0
+        self._ready = False
+        self._pause_s = RESTART_AFTER_S[0]
+        self._notify_path = run / f"{name}.notify"
+        self._notify_path.unlink(missing_ok=True)
+        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._notify.bind(str(self._notify_path))
+
+    def look_after(self, now_s: float) -> None:
+        """Start it, hear it, and end it when it is stuck."""
+        self._hear(now_s)
+        if self._process is not None and self._process.poll() is not None:
+            say(f"{self._name} ended with status {self._process.returncode}: starting it again")
+            self._process = None
+            # One that ran for a while begins again at once; one that cannot start is not hurried.
+            well = now_s - self._started_s > 2 * RESTART_AFTER_S[1]
+            self._pause_s = RESTART_AFTER_S[0] if well else min(2 * self._pause_s, RESTART_AFTER_S[1])
+            self._next_start_s = now_s + (0.0 if well else self._pause_s / 2)
+        if self._process is not None and now_s - self._alive_s > (self._stuck_s if self._ready else START_S):
+            say(f"{self._name} has said nothing for {now_s - self._alive_s:.0f} s: ending it")
+            self._process.kill()
+            self._process.wait()
+        elif self._process is None and now_s >= self._next_start_s:
+            self._process = subprocess.Popen(  # noqa: S603
+                self._command,
+                env={**os.environ, "NOTIFY_SOCKET": str(self._notify_path.absolute())},
+                start_new_session=True,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509  # one thread
+            )
+            self._started_s = self._alive_s = now_s
+            self._ready = False
+
+    def _hear(self, now_s: float) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                said = self._notify.recv(4096)
+                self._alive_s = now_s
+                self._ready = self._ready or b"READY=1" in said
+
+    def end(self) -> None:
+        """End it in its own time, or else at once."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._notify.close()
+        self._notify_path.unlink(missing_ok=True)
 
 
 @app.command(epilog="Example: fallwatch pair 0042 --resident r12")

@@ -3,11 +3,16 @@
 An `Escalation` lives for one incident. It is told what happened and what the time is, and answers
 with the calls to make now; `deadline_s` says when to ask again. It sends nothing itself.
 
+Whom it calls is one table, the ladder of `Policy`: the first rung at once, one more at each step,
+all of them again and again, for ever. What it does then is another:
+
 ======== ============== =====================================================================
 from     event          then
 ======== ============== =====================================================================
 calling  due            call everybody reached so far; widen at each step; repeat for ever
 calling  not accepted   the same page again after `retry_s`, until a transmitter takes it
+calling  snoozed        quiet, and the ladder stands still; unless the person lies still
+calling  snooze over    call at once
 calling  acknowledged   answered: no more calls for help, but the time on the floor is still told
 calling  resolved       closed: withdraw the call
 answered motion, floor  tell those who were called
@@ -28,14 +33,15 @@ from edge.core.incident import Incident, Kind
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Times in seconds, groups in the order they are called."""
+    """Times in seconds; ``ladder`` has the groups of each rung in the order they are called."""
 
-    groups: tuple[str, ...]
+    ladder: tuple[tuple[str, ...], ...]
     steps_s: tuple[float, ...]
     repeat_every_s: float
     follow_up_s: tuple[float, ...] = ()
     retry_s: float = 5.0
     technical_repeat_s: float = 1800.0  # a single wearable that is blind is a chore, not an emergency
+    lying_still_s: float = 180.0  # a fall so long ago with no movement since: no snooze holds it back
 
 
 class Words(StrEnum):
@@ -69,6 +75,14 @@ class Stage(StrEnum):
     CLOSED = "closed"
 
 
+# What a person does, and what follows; what is not here changes nothing.
+_NEXT = {
+    (Stage.CALLING, "acknowledged"): Stage.ANSWERED,
+    (Stage.CALLING, "resolved"): Stage.CLOSED,
+    (Stage.ANSWERED, "resolved"): Stage.CLOSED,
+}
+
+
 class Escalation:
     """One incident's calls; ``now_s`` is monotonic throughout."""
 
@@ -93,32 +107,36 @@ class Escalation:
         self._rounds = rounds
         self._alarm_number = 0  # of the newest round of the alarm itself
         self._retry_s: dict[tuple[int, str], tuple[float, Call]] = {}
-        self._motions = set(motions)  # each is told once
+        seen = list(motions)  # in order
+        self._motions = set(seen)  # each is told once
+        self._still = not seen or seen[-1] == "still"  # also as long as nothing is known
+        self._snoozed_s: tuple[float, float] | None = None  # from, until
         self._on_floor = incident.kind in {Kind.FALL, Kind.LONG_LIE} and "upright" not in self._motions
         self._floor_told = sum(since_impact_s >= due for due in policy.follow_up_s)
         self._news: list[tuple[Words, tuple[str, ...]]] = []
-        # One blind wearable asks the first group only; a home gone blind is everybody's business.
-        self._widens = incident.kind is not Kind.BLIND or incident.wearable is None
+        # One blind wearable, or a fault that blinds nobody, asks the first group only; a home gone blind is
+        # everybody's business.
+        self._widens = incident.kind is not Kind.BLIND or (incident.wearable is None and not incident.fault)
         self._repeat_s = policy.repeat_every_s if self._widens else policy.technical_repeat_s
 
     # -- what happened ------------------------------------------------------------------------
 
     def on_acknowledged(self) -> None:
         """Note that a person has taken the call."""
-        if self.stage is Stage.CALLING:
-            self.stage = Stage.ANSWERED
-            self._drop_outdated()
+        self.stage = _NEXT.get((self.stage, "acknowledged"), self.stage)
+        self._drop_outdated()
 
     def on_resolved(self, *, now_s: float) -> None:
         """Close; a call that nobody had answered is withdrawn."""
         withdraw = self.stage is Stage.CALLING and self._rounds > 0
-        self.stage = Stage.CLOSED
+        self.stage = _NEXT.get((self.stage, "resolved"), self.stage)
         self._drop_outdated()
         if withdraw:
             self._news.append((Words.CANCELLED, self.called(now_s)))
 
     def on_motion(self, motion: str, *, now_s: float) -> None:
         """Note what the wearable shows after the impact: ``moving``, ``still`` or ``upright``."""
+        self._still = motion == "still"
         if self.stage is Stage.CLOSED or motion in self._motions:
             return
         self._motions.add(motion)
@@ -134,6 +152,20 @@ class Escalation:
                 self._on_floor, self._impact_s, self._floor_told = True, now_s, 0
                 self._motions.clear()
             self._news.append((Words.AGAIN, self.called(now_s)))
+
+    def on_snoozed(self, until_s: float | None, *, now_s: float) -> None:
+        """Note that staff asked for quiet until then, or that the quiet is over (None)."""
+        if self._snoozed_s is not None:
+            # The ladder stood still: those who are called last are not called first when it goes on.
+            self._begun_s += max(min(now_s, self._snoozed_s[1]) - self._snoozed_s[0], 0.0)
+            self._snoozed_s = None
+            self._next_call_s = min(self._next_call_s, now_s)
+        if until_s is not None and until_s > now_s and self.incident.kind is Kind.FALL:
+            self._snoozed_s = (now_s, until_s)
+
+    def on_ladder(self, ladder: tuple[tuple[str, ...], ...]) -> None:
+        """Note that others are on duty now."""
+        self._policy = replace(self._policy, ladder=ladder)
 
     def on_page(self, call: Call, group: str, *, accepted: bool, now_s: float) -> None:
         """Note whether any transmitter took the page to one group."""
@@ -162,11 +194,30 @@ class Escalation:
     def called(self, now_s: float) -> tuple[str, ...]:
         """Return the groups that are called by now: the first, then one more at each step."""
         steps = sum(now_s - self._begun_s >= step for step in self._policy.steps_s) if self._widens else 0
-        return self._policy.groups[: steps + 1]
+        rungs = self._policy.ladder[: steps + 1]
+        return tuple(dict.fromkeys(group for rung in rungs for group in rung))
+
+    def snoozed_until_s(self, now_s: float) -> float | None:
+        """Return until when it is quiet; None when it is not, or no longer."""
+        if self.stage is not Stage.CALLING or self._snoozed_s is None or now_s >= self._speaks_s():
+            return None
+        return self._snoozed_s[1]
+
+    def _speaks_s(self) -> float:
+        """Return when a snooze ends, or is broken through: whoever lies still is not being lifted."""
+        if self._snoozed_s is None:
+            return float("-inf")
+        begun_s, until_s = self._snoozed_s
+        still_s = self._impact_s + self._policy.lying_still_s if self._still and self._on_floor else until_s
+        return min(until_s, max(still_s, begun_s))
 
     def due(self, *, now_s: float) -> list[Call]:
         """Return the calls to make now."""
         calls: list[Call] = []
+        if self._snoozed_s is not None and self.stage is Stage.CALLING:
+            if now_s < self._speaks_s():
+                return []
+            self.on_snoozed(None, now_s=now_s)
         if self.stage is Stage.CALLING and now_s >= self._next_call_s:
             self._rounds += 1
             # A new round replaces what was still being retried of the last.
@@ -193,6 +244,8 @@ class Escalation:
 
     def deadline_s(self) -> float | None:
         """Return when to ask `due` again, or None when only news can change anything."""
+        if self._snoozed_s is not None and self.stage is Stage.CALLING:
+            return self._speaks_s()
         due_s = [at_s for at_s, _ in self._retry_s.values()]
         if self.stage is Stage.CALLING:
             due_s.append(self._next_call_s)

@@ -61,7 +61,13 @@ class Incident:
     probability: float | None = None
     model: str | None = None
     cause: str | None = None  # why the system is blind, for Kind.BLIND
+    fault: bool = False  # Kind.BLIND: something is broken, yet nobody is less protected by it alone
     drill: bool = False
+
+    @property
+    def code(self) -> str:
+        """Three characters by which people tell it from others that are open: the last of its id."""
+        return self.incident[-3:].upper()
 
 
 def new_incident_id(now_ms: int | None = None) -> str:

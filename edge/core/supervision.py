@@ -23,6 +23,9 @@ class Cause(StrEnum):
     DONGLE_GONE = "receiver not connected"
     DETECT_SILENT = "fall detection stopped"
     JOURNAL = "incident store cannot be written"
+    RECORD = "care record down"
+    RECORD_REFUSES = "care record refuses entries"
+    BROKER = "message broker down"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +83,38 @@ class Watch:
     def overdue(self, *, now_s: float, after_s: float) -> bool:
         """Tell whether the cause has lasted so long that a person must know."""
         return self.since_s is not None and now_s - self.since_s >= after_s
+
+
+STEADY_S = 30.0  # a line that comes and goes is not back before it has held so long
+
+
+@dataclass(slots=True)
+class LineWatch:
+    """Whether one far end (a pager line, the record, the broker) is there.
+
+    ``down`` goes by the last good exchange, so a line that only ever fails for a moment is well, and one
+    that comes and goes stays down until it has held for `STEADY_S`.
+    """
+
+    down_after_s: float
+    good_s: float  # monotonic: the last good exchange, or the beginning
+    reason: str = "not tried yet"
+    well: bool = False  # as of the last exchange
+    since_s: float = 0.0  # of `well`
+    down: bool = False
+
+    def observe(self, reason: str, *, now_s: float) -> None:
+        """Note an exchange: good when there is no ``reason``."""
+        if self.well != (not reason):
+            self.since_s = now_s
+        self.well, self.reason = not reason, reason
+        if not reason:
+            self.good_s = now_s
+
+    def is_down(self, *, now_s: float) -> bool:
+        """Tell whether a person must know, or still must."""
+        if not self.down:
+            self.down = now_s - self.good_s > self.down_after_s
+        elif self.well and now_s - self.since_s >= STEADY_S:
+            self.down = False
+        return self.down

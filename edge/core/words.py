@@ -21,7 +21,7 @@ def page_text(incident: Incident, words: Words, *, local_time: datetime | None, 
         minutes: time on the floor, for `Words.ON_FLOOR`.
     """
     where = place(incident)
-    head = _HEADS[incident.kind]
+    head = "FAULT" if incident.fault else _HEADS[incident.kind]
     if incident.kind is Kind.BLIND:
         cause = incident.cause or "unknown"
         body = f"{where} {cause}" if where else cause

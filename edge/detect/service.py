@@ -33,6 +33,7 @@ from edge.journal import (
 from edge.keys import KeyStore
 from edge.runfile import write_runfile
 from edge.settings import ResidentSettings, Settings
+from edge.watchdog import Watchdog
 from firmware_bridge.dongle import DongleEvent, DonglePort, Lost, Opened, Received
 from firmware_bridge.session import SealRefused
 from firmware_bridge.wire import AcknowledgeButton, Downlink, encode_frame
@@ -89,6 +90,7 @@ class DetectService:
         self._latest: dict[str, tuple[str, float]] = {}  # wearable: its last fall's incident, impact (monotonic)
         self._pressed: dict[str, tuple[str, str]] = {}  # wearable: the press last committed, its incident
         self._dropped_reads = 0
+        self._watchdog = Watchdog()
 
     def stop(self) -> None:
         """Ask `run` to end; safe in a signal handler."""
@@ -114,6 +116,7 @@ class DetectService:
         self._tick(now_s)
         for trial in self._trials:
             trial.start()
+        self._watchdog.ready()
         log.info("detect is ready: %d wearables, %d receivers", len(self._residents), len(self._ports))
         next_tick_s = now_s + TICK_S
         while not self._stop.is_set():
@@ -123,6 +126,9 @@ class DetectService:
             if now_s >= next_tick_s:
                 self._tick(now_s)
                 next_tick_s = now_s + TICK_S
+                if all(thread.is_alive() for thread in threads):
+                    self._watchdog.alive()
+        self._watchdog.stopping()
         for thread in threads:
             thread.join(timeout=2.0)
         self._gateway.stop()

@@ -21,7 +21,11 @@ class SinkError(Exception):
 
 
 class SinkUnavailable(SinkError):
-    """The far end is away or busy: the same item may be sent again."""
+    """The far end is away or busy: the same item may be sent again, and not before ``retry_after_s`` if it said so."""
+
+    def __init__(self, sink: str, reason: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(sink, reason)
+        self.retry_after_s = retry_after_s
 
 
 class SinkRejected(SinkError):
@@ -40,8 +44,28 @@ class Urgency(IntEnum):
 class Page:
     """One message to one pager or group of pagers."""
 
-    page_id: str  # idempotency key
-    to: str  # pager or group number
-    text: str  # at most 128 characters of ASCII; room and bed, no names
+    page_id: str  # idempotency key: the same message again has the same
+    to: str  # number or address on this channel
+    text: str  # room and bed, no names
     urgency: Urgency = Urgency.EMERGENCY
     cancel: bool = False  # withdraw an earlier call with this text
+    incident: str = ""  # whose; empty for a test page
+    kind: str = "test"  # fall, long-lie, help-button, blind, test
+    room: str = ""
+    drill: bool = False
+
+    @property
+    def code(self) -> str:
+        """Three characters by which a reader's answer tells this incident from others."""
+        return self.incident[-3:].upper()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back for a page after its channel had taken it."""
+
+    page_id: str
+    incident: str
+    by: str = ""  # who acknowledges, as the channel can tell: "pager 12", "sms to 99"
+    acknowledges: bool = False  # a person has taken the call
+    failure: str = ""  # the channel says now that the page reached nobody, and why

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 EVENT_TYPES = ("fall", "long-lie", "help-button", "blind", "cleared")
 MAX_WAITING = 20  # incidents handed over and not yet taken by the broker
 MAX_SET_OCTETS = 1024
+MAX_QUIET_MIN = 15
 MAX_HEARD_PER_S = 20  # staff never press faster; a broken gadget must not starve the alarm service
 _CONNECT_S = 5.0
 _RECONNECT_S = (1, 30)
@@ -39,6 +40,7 @@ _INCIDENT = re.compile(r"[A-Za-z0-9-]{1,64}")
 MqttEvent = (
     tuple[Literal["published"], int]  # every item up to this number is with the broker
     | tuple[Literal["acknowledge"], str, str, str]  # incident, by, state (acknowledged or attended)
+    | tuple[Literal["snooze"], str, str, float]  # resident, by, for so many seconds; 0 ends it
     | tuple[Literal["connected"]]  # and we hear staff
     | tuple[Literal["lost"], str]  # why
 )
@@ -98,6 +100,7 @@ class MqttPublisher:
         self._acked: deque[int] = deque()
         self._open: dict[str, bytes] = {}  # retained documents of open incidents, for a broker that forgets
         self._announced: set[str] = set()
+        self._quiet: dict[str, dict[str, Any]] = {}
         self._connected = False
         self._told_lost = False
         self._heard_since_s, self._heard = 0.0, 0
@@ -193,6 +196,18 @@ class MqttPublisher:
             if self._connected:
                 self._send(self._channel_state(name, well))
 
+    def publish_snooze(self, resident: str, left_s: int | None, by: str) -> None:
+        """Say whether a resident's falls are quiet, for how long and by whom; retained."""
+        said = {"quiet": left_s is not None, "left_s": left_s or 0, "by": by}
+        with self._lock:
+            self._quiet[resident] = said
+            if self._connected:
+                self._send(self._quiet_state(resident))
+
+    def _quiet_state(self, resident: str) -> _Message:
+        said = self._quiet.get(resident, {"quiet": False, "left_s": 0, "by": ""})
+        return _Message(f"{self._root}/resident/{resident}/quiet", _json(said), retain=True)
+
     def _resident_event(self, incident: str, document: Mapping[str, Any], closed: bool) -> list[_Message]:
         """Home Assistant's event: once when an incident is first told, and once when it is over."""
         resident = document.get("resident")
@@ -234,6 +249,20 @@ class MqttPublisher:
                     "name": f"Resident {resident}, room {room}",
                     "state_topic": f"{self._root}/resident/{resident}/event",
                     "event_types": EVENT_TYPES,
+                },
+            )
+            for resident, room in self._rooms.items()
+        ]
+        entities += [
+            (
+                "binary_sensor",
+                f"quiet-{resident}",
+                {
+                    "name": f"Falls quiet, resident {resident}, room {room}",
+                    "icon": "mdi:bell-sleep",
+                    "state_topic": self._quiet_state(resident).topic,
+                    "value_template": "{{ 'ON' if value_json.quiet else 'OFF' }}",
+                    "json_attributes_topic": self._quiet_state(resident).topic,
                 },
             )
             for resident, room in self._rooms.items()
@@ -321,7 +350,11 @@ class MqttPublisher:
             self._connected, self._told_lost = True, False
             self._send(_Message(f"{self._root}/status", b"online", retain=True))
             client.subscribe(
-                [(f"{self._root}/incident/+/set", 1), (f"{self._settings.discovery_prefix}/status", 1)]
+                [
+                    (f"{self._root}/incident/+/set", 1),
+                    (f"{self._root}/resident/+/quiet/set", 1),
+                    (f"{self._settings.discovery_prefix}/status", 1),
+                ]
             )
             if not flags.session_present:  # a new broker, or one that forgot us and what it retained
                 for incident, payload in self._open.items():
@@ -344,6 +377,8 @@ class MqttPublisher:
         for name, well in self._wells.items():
             if well is not None:
                 self._send(self._channel_state(name, well))
+        for resident in self._rooms:
+            self._send(self._quiet_state(resident))
 
     def _on_connect_fail(self, _client: mqtt.Client, _data: Any) -> None:
         self._lose(f"{self._settings.host}:{self._settings.port} cannot be reached")
@@ -376,29 +411,54 @@ class MqttPublisher:
                 with self._lock:
                     self._describe()
                 self._settle()
-        elif (event := parse_set(message.topic, bytes(message.payload))) is None:
-            self.refused_messages += 1
         else:
-            self._events.put(event)
+            parse = parse_quiet if message.topic.endswith("/quiet/set") else parse_set
+            event = parse(message.topic, bytes(message.payload))
+            if event is None:
+                self.refused_messages += 1
+            else:
+                self._events.put(event)
+
+
+def parse_quiet(topic: str, payload: bytes) -> tuple[Literal["snooze"], str, str, float] | None:
+    """Read a staff message to ``.../resident/<id>/quiet/set``; None if it is anything but well formed."""
+    levels, said = topic.split("/"), _said(payload)
+    if len(levels) != 6 or said is None or (by := _by(said)) is None:
+        return None
+    minutes = said.get("minutes")
+    if not isinstance(minutes, int | float) or isinstance(minutes, bool) or not 0 <= minutes <= MAX_QUIET_MIN:
+        return None
+    return ("snooze", levels[3], by, float(minutes * 60))
 
 
 def parse_set(topic: str, payload: bytes) -> tuple[Literal["acknowledge"], str, str, str] | None:
     """Read a staff message to ``.../incident/<id>/set``; None if it is anything but well formed."""
     levels = topic.split("/")
-    if len(levels) != 5 or not _INCIDENT.fullmatch(incident := levels[3]) or len(payload) > MAX_SET_OCTETS:
+    said = _said(payload)
+    if len(levels) != 5 or not _INCIDENT.fullmatch(incident := levels[3]) or said is None:
+        return None
+    by, state = _by(said), said.get("state", "acknowledged")
+    if by is None or state not in ("acknowledged", "attended"):
+        return None
+    return ("acknowledge", incident, by, state)
+
+
+def _said(payload: bytes) -> dict[str, Any] | None:
+    """Return the JSON object that a person's client sent, if it is one."""
+    if len(payload) > MAX_SET_OCTETS:
         return None
     try:
         said = json.loads(payload)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(said, dict):
-        return None
-    by, state = said.get("by"), said.get("state", "acknowledged")
-    if not isinstance(by, str) or not 1 <= len(by) <= 64 or not by.isprintable() or not by.strip():
-        return None
-    if state not in ("acknowledged", "attended"):
-        return None
-    return ("acknowledge", incident, by.strip(), state)
+    return said if isinstance(said, dict) else None
+
+
+def _by(said: dict[str, Any]) -> str | None:
+    """Return who says so; nobody in particular is not enough."""
+    by = said.get("by")
+    well = isinstance(by, str) and 1 <= len(by) <= 64 and by.isprintable() and bool(by.strip())
+    return str(by).strip() if well else None
 
 
 def _json(document: Mapping[str, Any]) -> bytes:

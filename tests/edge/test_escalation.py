@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -15,7 +15,7 @@ from edge.core.incident import Incident, Kind
 GROUPS = ("12", "20", "0", "99")
 STEPS_S = (120.0, 240.0, 480.0)
 FLOOR_S = (180.0, 300.0, 600.0)
-POLICY = Policy(GROUPS, STEPS_S, 120.0, FLOOR_S)
+POLICY = Policy(tuple((group,) for group in GROUPS), STEPS_S, 120.0, FLOOR_S)
 HOUR_S = 3600.0
 SCHEDULES = 10_000
 LATE_S = 0.5  # so late the service may ask
@@ -251,8 +251,76 @@ def test_after_a_restart_what_was_told_is_not_told_again() -> None:
 
 
 def test_a_home_with_one_group_and_no_steps_is_called_as_well() -> None:
-    calls = play(Escalation(incident(), Policy(("7",), (), 60.0), now_s=0.0), 600.0)
+    calls = play(Escalation(incident(), Policy((("7",),), (), 60.0), now_s=0.0), 600.0)
     assert alarms(calls) == [(60.0 * i, ("7",)) for i in range(11)]
+
+
+# -- quiet -------------------------------------------------------------------------------------------
+
+
+def test_a_fall_during_quiet_calls_at_its_end_and_the_ladder_begins_there() -> None:
+    escalation = Escalation(incident(), POLICY, now_s=0.0)
+    escalation.on_snoozed(600.0, now_s=0.0)
+    escalation.on_motion("moving", now_s=1.0)
+    assert escalation.snoozed_until_s(5.0) == 600.0
+    rounds = alarms(play(escalation, 900.0))
+    assert rounds == [(600, GROUPS[:1]), (720, GROUPS[:2]), (840, GROUPS[:3])]
+
+
+def test_a_call_that_is_put_off_goes_on_where_it_was() -> None:
+    escalation = Escalation(incident(), POLICY, now_s=0.0)
+    escalation.on_motion("moving", now_s=1.0)
+    assert [groups for _, groups in alarms(play(escalation, 250.0))] == [GROUPS[:1], GROUPS[:2], GROUPS[:3]]
+    escalation.on_snoozed(550.0, now_s=250.0)
+    assert alarms(play(escalation, 549.0)) == []
+    assert alarms(play(escalation, 551.0)) == [(550, GROUPS[:3])]
+    assert alarms(play(escalation, 800.0))[-1] == (780, GROUPS)  # 480 s of calling
+
+
+def test_quiet_that_is_ended_calls_at_once() -> None:
+    escalation = Escalation(incident(), POLICY, now_s=0.0)
+    escalation.on_snoozed(600.0, now_s=0.0)
+    escalation.on_snoozed(None, now_s=20.0)
+    assert alarms(play(escalation, 30.0, from_s=20.0)) == [(20, GROUPS[:1])]
+
+
+@pytest.mark.parametrize("kind", [Kind.LONG_LIE, Kind.HELP_BUTTON, Kind.BLIND])
+def test_long_lies_buttons_and_blindness_break_through(kind: Kind) -> None:
+    escalation = Escalation(incident(kind), POLICY, now_s=0.0)
+    escalation.on_snoozed(600.0, now_s=0.0)
+    assert len(escalation.due(now_s=0.0)) == 1
+
+
+@pytest.mark.parametrize("motions", [[], ["moving", "still"]])
+def test_whoever_lies_still_breaks_through(motions: list[str]) -> None:
+    escalation = Escalation(incident(), POLICY, now_s=0.0)
+    escalation.on_snoozed(600.0, now_s=0.0)
+    for motion in motions:
+        escalation.on_motion(motion, now_s=10.0)
+    assert play(escalation, 179.0) == []
+    assert alarms(play(escalation, 181.0)) == [(180, GROUPS[:1])]
+
+
+def test_an_answer_during_quiet_is_an_answer() -> None:
+    escalation = Escalation(incident(), POLICY, now_s=0.0)
+    escalation.on_snoozed(600.0, now_s=0.0)
+    escalation.on_acknowledged()
+    calls = play(escalation, HOUR_S)
+    assert alarms(calls) == []
+    assert words(calls) == [(at_s, Words.ON_FLOOR, minutes) for at_s, minutes in ((180, 3), (300, 5), (600, 10))]
+
+
+def test_whoever_comes_on_duty_is_called_from_then_on() -> None:
+    escalation = Escalation(incident(), POLICY, now_s=0.0)
+    play(escalation, 130.0)
+    escalation.on_ladder((("31",), ("0",)))
+    assert alarms(play(escalation, 250.0)) == [(240, ("31", "0"))]
+
+
+def test_a_fault_that_blinds_nobody_asks_the_first_group_only() -> None:
+    facts = replace(incident(Kind.BLIND, wearable=None), fault=True)
+    rounds = alarms(play(Escalation(facts, POLICY, now_s=0.0), 2 * HOUR_S))
+    assert rounds == [(1800.0 * i, GROUPS[:1]) for i in range(5)]
 
 
 # -- any schedule ------------------------------------------------------------------------------------

@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 
 from edge import journal as journal_module
+from edge.clock import monotonic_s, utc_now
 from edge.core.incident import Incident, Kind, Outcome, State, new_incident_id
-from edge.journal import Journal, JournalGone, JournalUnavailable, OutboxItem
+from edge.journal import SNOOZE_MOST_S, Journal, JournalGone, JournalRefuses, JournalUnavailable, OutboxItem
 
 IMPACT = datetime(2026, 11, 22, 3, 14, 7, 250_000, tzinfo=UTC)
 
@@ -233,7 +234,9 @@ def test_another_process_that_wrote_is_noticed(journal: Journal, path: Path) -> 
 
 
 def test_an_item_is_minted_once_and_waits_until_it_is_settled(journal: Journal, path: Path) -> None:
-    items = [OutboxItem(f"k{i}", "a", f"body {i}".encode()) for i in range(3)]
+    incident = fall()
+    journal.raise_incident(incident)
+    items = [OutboxItem(f"k{i}", incident.incident, f"body {i}".encode()) for i in range(3)]
     journal.put("record", items, cursor=3)
     journal.put("record", [OutboxItem("k1", "a", b"another body")], cursor=4)
     journal.put("other", [OutboxItem("k9", "a", b"")], cursor=1)
@@ -245,6 +248,82 @@ def test_an_item_is_minted_once_and_waits_until_it_is_settled(journal: Journal, 
     assert [(item.key, item.reason) for item in journal.parked("record")] == [("k1", "HTTP 422")]
     journal.settle("k1", "waiting")
     assert [item.key for item in journal.waiting("record", limit=1)] == ["k1"]
+    case = journal.case(incident.incident)
+    assert case is not None
+    assert [e.body for e in case.events if e.kind == "recorded"] == [
+        {"key": "k0", "state": "done", "reason": ""},
+        {"key": "k1", "state": "parked", "reason": "HTTP 422"},
+        {"key": "k1", "state": "waiting", "reason": ""},
+    ]
+
+
+def test_what_is_noted_of_an_incident_that_nobody_knows_is_refused_for_good(journal: Journal) -> None:
+    with pytest.raises(JournalRefuses):
+        journal.add("lost with an older journal", "motion", motion="moving")
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_each_event_says_whether_its_time_can_be_believed(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, trusted: bool
+) -> None:
+    monkeypatch.setattr(journal_module, "clock_ok", lambda: trusted)
+    incident = fall()
+    journal.raise_incident(incident, since_impact_s=2.0)
+    (raised,) = journal.events_after(0)
+    assert (raised.clock_ok, raised.body) == (trusted, {"since_impact_s": 2.0})
+
+
+def test_the_first_journal_and_one_after_a_loss_say_so(path: Path) -> None:
+    def because() -> object:
+        journal = Journal(path)
+        begun = journal.last_note("begun")
+        journal.close()
+        return None if begun is None else begun.body["because"]
+
+    assert [because(), because()] == ["first", "first"]
+    path.write_bytes(b"not a database, and long enough to be one" * 100)
+    assert because() == "damaged"
+    path.unlink()
+    assert because() == "missing"
+
+
+# -- snoozes ------------------------------------------------------------------------------------------
+
+
+def test_a_snooze_holds_for_its_time_and_no_longer_than_the_cap(journal: Journal) -> None:
+    assert journal.snooze("r12", 3600.0, "anna") == SNOOZE_MOST_S
+    now_s = monotonic_s()
+    snooze = journal.snoozes(now_s=now_s)["r12"]
+    assert snooze.by == "anna"
+    assert snooze.until_s - now_s == pytest.approx(SNOOZE_MOST_S, abs=1)
+    assert journal.snoozes(now_s=now_s + SNOOZE_MOST_S) == {}
+
+
+def test_the_newest_word_on_quiet_counts(journal: Journal) -> None:
+    journal.snooze("r12", 600.0, "anna")
+    journal.snooze("r14", 60.0, "anna")
+    journal.end_snooze("r12", "ben")
+    assert set(journal.snoozes(now_s=monotonic_s())) == {"r14"}
+    journal.snooze("r12", 300.0, "ben")
+    assert journal.snoozes(now_s=monotonic_s())["r12"].by == "ben"
+
+
+@pytest.mark.parametrize(
+    ("away_s", "trusted", "left_s"),
+    [(100.0, True, 500.0), (700.0, True, None), (-50.0, True, None), (100.0, False, None)],
+)
+def test_over_a_reboot_quiet_holds_only_where_the_clock_can_be_believed(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, away_s: float, trusted: bool, left_s: float | None
+) -> None:
+    monkeypatch.setattr(journal_module, "clock_ok", lambda: True)
+    journal.snooze("r12", 600.0, "anna")
+    now = utc_now()
+    monkeypatch.setattr(journal_module, "boot_id", lambda: "the next boot")
+    monkeypatch.setattr(journal_module, "clock_ok", lambda: trusted)
+    monkeypatch.setattr(journal_module, "utc_now", lambda: now + timedelta(seconds=away_s))
+    snooze = journal.snoozes(now_s=5.0).get("r12")
+    left = None if snooze is None else snooze.until_s - 5.0
+    assert left == (None if left_s is None else pytest.approx(left_s, abs=1))
 
 
 def test_an_item_and_its_cursor_are_stored_together_or_not_at_all(journal: Journal, path: Path) -> None:
@@ -315,16 +394,20 @@ def test_time_since_an_event_is_that_of_the_monotonic_clock(journal: Journal) ->
     assert case.elapsed_s(raised, now_s=raised.mono_s - 1) == 0
 
 
-@pytest.mark.parametrize(("wall_s", "expected_s"), [(900.0, 900.0), (50.0, 260.0), (-1e6, 260.0)])
-def test_after_a_reboot_it_is_the_wall_clock_but_never_less_than_was_seen(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch, wall_s: float, expected_s: float
+@pytest.mark.parametrize(
+    ("wall_s", "trusted", "expected_s"),
+    [(900.0, True, 900.0), (50.0, True, 272.0), (-1e6, True, 272.0), (900.0, False, 272.0), (3e8, False, 272.0)],
+)
+def test_after_a_reboot_it_is_a_wall_clock_to_believe_but_never_less_than_was_seen(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, wall_s: float, trusted: bool, expected_s: float
 ) -> None:
+    monkeypatch.setattr(journal_module, "clock_ok", lambda: trusted)
     incident = fall()
     journal.raise_incident(incident)
     case = journal.case(incident.incident)
     assert case is not None
     raised = dataclasses.replace(case.events[0], boot="the boot before")
-    later = dataclasses.replace(raised, kind="paged", mono_s=raised.mono_s + 260)
+    later = dataclasses.replace(raised, kind="paged", mono_s=raised.mono_s + 260)  # and 12 s since the reboot
     case.events[:] = [raised, later]
     monkeypatch.setattr(journal_module, "utc_now", lambda: raised.at + timedelta(seconds=wall_s))
     assert case.elapsed_s(raised, now_s=12.0) == pytest.approx(expected_s)

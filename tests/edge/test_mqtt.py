@@ -355,13 +355,15 @@ def test_home_assistant_finds_each_resident_and_channel(broker: Broker, serve: C
     assert service.event() == ("connected",)
     with Listener(broker.port, "homeassistant/#", "fallwatch/#") as hub:
         heard = hub.hear_until(lambda message: message.topic.startswith("fallwatch/site-7/channel"))
-        heard += [hub.hear() for _ in range(6 - len(heard))]
+        heard += [hub.hear() for _ in range(10 - len(heard))]
         configs = {
             message.topic: json.loads(message.payload) for message in heard if message.topic.endswith("/config")
         }
         assert set(configs) == {
             "homeassistant/event/fallwatch-site-7/resident-r12/config",
             "homeassistant/event/fallwatch-site-7/resident-r_2e_13/config",
+            "homeassistant/binary_sensor/fallwatch-site-7/quiet-r12/config",
+            "homeassistant/binary_sensor/fallwatch-site-7/quiet-r_2e_13/config",
             "homeassistant/binary_sensor/fallwatch-site-7/channel-espa-1/config",
             "homeassistant/binary_sensor/fallwatch-site-7/channel-east_20_wing_2f_2/config",
         }
@@ -369,7 +371,7 @@ def test_home_assistant_finds_each_resident_and_channel(broker: Broker, serve: C
         assert resident["name"] == 'Resident r.13, room The "blue" room'
         assert resident["state_topic"] == "fallwatch/site-7/resident/r.13/event"
         assert resident["event_types"] == list(EVENT_TYPES)
-        assert len({config["unique_id"] for config in configs.values()}) == 4
+        assert len({config["unique_id"] for config in configs.values()}) == 6
         assert {config["availability_topic"] for config in configs.values()} == {"fallwatch/site-7/status"}
         channel = configs["homeassistant/binary_sensor/fallwatch-site-7/channel-east_20_wing_2f_2/config"]
         assert channel["device_class"] == "connectivity"

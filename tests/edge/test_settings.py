@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.channels import EspaSettings
+from edge.checked import SettingsError
 from edge.settings import (
     EscalationSettings,
     ResidentSettings,
     Settings,
-    SettingsError,
     load_settings,
     nhs_number_is_valid,
 )
@@ -90,6 +91,7 @@ def test_the_settings_of_the_contract_are_read(file: Path) -> None:
         ResidentSettings("r12", "12", "A", nhs_number="9434765919", wearable="0042", placement="wrist"),
     )
     (pager,) = settings.pager
+    assert isinstance(pager, EspaSettings)
     assert (pager.baud, pager.format, pager.station, pager.variant) == (9600, "8N1", "2", "poll-select")
     assert settings.escalation == EscalationSettings(("12", "20", "0", "99"), (120.0, 240.0, 480.0), 120.0)
     assert (settings.record.kind, settings.record.auth) == ("fhir-r4", "smart-backend")

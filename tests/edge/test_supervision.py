@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from edge.core.supervision import Cause, Sight, Watch, cause_of
+from edge.core.supervision import STEADY_S, Cause, LineWatch, Sight, Watch, cause_of
 
 WELL = Sight(has_key=True, has_model=True, proved=True, heard_s=95.0, battery_pct=80, charging=False, worn=True)
 
@@ -79,3 +79,42 @@ def test_a_watch_tells_since_when_and_when_a_person_must_know() -> None:
     watch.observe(None, now_s=140.0)
     assert (watch.since_s, watch.cause) == (None, None)
     assert not watch.overdue(now_s=1e9, after_s=120.0)
+
+
+def watch() -> LineWatch:
+    return LineWatch(40.0, good_s=0.0)
+
+
+def test_a_line_is_down_once_nothing_good_came_for_so_long() -> None:
+    line = watch()
+    for now_s in (10.0, 25.0):
+        line.observe("", now_s=now_s)
+    for now_s in (40.0, 55.0):
+        line.observe("no answer", now_s=now_s)
+    assert not line.is_down(now_s=64.9)
+    assert line.is_down(now_s=65.1)
+    assert (line.well, line.reason) == (False, "no answer")
+
+
+def test_a_line_that_hangs_without_a_word_is_down_as_well() -> None:
+    line = watch()
+    line.observe("", now_s=10.0)
+    assert line.is_down(now_s=50.1)
+
+
+def test_one_failure_between_good_ones_is_not_news() -> None:
+    line = watch()
+    for i in range(100):
+        line.observe("no answer" if i % 2 else "", now_s=15.0 * i)
+        assert not line.is_down(now_s=15.0 * i)
+
+
+def test_a_line_that_was_down_is_back_only_once_it_has_held() -> None:
+    line = watch()
+    assert line.is_down(now_s=41.0)
+    for i in range(60):  # comes and goes, once a second
+        line.observe("hung up" if i % 2 else "", now_s=42.0 + i)
+        assert line.is_down(now_s=42.0 + i)
+    line.observe("", now_s=102.0)
+    assert line.is_down(now_s=102.0 + STEADY_S - 1)
+    assert not line.is_down(now_s=102.0 + STEADY_S)
