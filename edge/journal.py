@@ -550,6 +550,8 @@ class Journal:
         """Mark an item ``done``, ``parked`` or ``waiting`` again, and note so at its incident (``recorded``)."""
         with self._write() as db:
             db.execute("UPDATE outbox SET state = ?, reason = ? WHERE key = ?", (state, reason, key))
+            if state == "done":  # its key tells it from new ones; numbers of people need not stay here
+                db.execute("UPDATE outbox SET body = x'' WHERE key = ?", (key,))
             known = "SELECT incident FROM outbox JOIN incident ON incident.id = outbox.incident WHERE key = ?"
             row = db.execute(known, (key,)).fetchone()
             if row is not None:

@@ -23,6 +23,7 @@ import pytest
 import typer.main
 
 from edge.alarm.document import incident_document
+from edge.channels import AnyChannel, Channel
 from edge.cli import app
 from edge.core.escalation import Words
 from edge.core.incident import Incident, Kind, Outcome, new_incident_id
@@ -266,28 +267,51 @@ def test_the_licence_is_the_one_the_package_names() -> None:
 
 
 def settings_tables() -> list[tuple[str, str, type[Any]]]:
-    """Return heading, name and dataclass of each table of the settings file."""
+    """Return heading, name and dataclass of each table of the settings; of channels what all have in common."""
     tables = []
     for name, hint in typing.get_type_hints(Settings).items():
         many = typing.get_origin(hint) is tuple
         cls = typing.get_args(hint)[0] if many else hint
+        if name == "pager":
+            cls = Channel
         if dataclasses.is_dataclass(cls):
             tables.append((f"[[{name}]]" if many else f"[{name}]", name, typing.cast("type[Any]", cls)))
     return tables
 
 
+def agree(documented: dict[str, str], fields: list[Any], where: str) -> None:
+    """Assert that a table has these keys in this order, each with its default."""
+    assert list(documented) == [field.name for field in fields], where
+    for field in fields:
+        default = documented[field.name]
+        if field.default_factory is not dataclasses.MISSING:
+            assert tomllib.loads(f"v = {default.strip('`')}")["v"] == field.default_factory(), (
+                f"{where} {field.name}"
+            )
+        elif field.default is dataclasses.MISSING:
+            assert default == "needed", f"{where} {field.name}"
+        else:
+            wanted = list(field.default) if isinstance(field.default, tuple) else field.default
+            assert tomllib.loads(f"v = {default.strip('`')}")["v"] == wanted, f"{where} {field.name}"
+
+
 @pytest.mark.parametrize(("heading", "name", "cls"), settings_tables(), ids=str)
 def test_the_settings_page_has_every_key_with_its_default(heading: str, name: str, cls: type[Any]) -> None:
-    documented = {cells[0].strip("`"): cells[1] for cells in rows(section("settings.md", heading))}
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    assert list(documented) == list(fields), f"[{name}]"
-    for key, default in documented.items():
-        if fields[key].default is dataclasses.MISSING:
-            assert default == "needed", f"{name}.{key}"
-            continue
-        value = tomllib.loads(f"v = {default.strip('`')}")["v"]
-        wanted = fields[key].default
-        assert value == (list(wanted) if isinstance(wanted, tuple) else wanted), f"{name}.{key}"
+    text = section("settings.md", heading).partition("\n### ")[0]
+    agree({cells[0].strip("`"): cells[1] for cells in rows(text)}, list(dataclasses.fields(cls)), f"[{name}]")
+
+
+@pytest.mark.parametrize("cls", typing.get_args(AnyChannel), ids=lambda cls: cls.__name__)
+def test_the_settings_page_has_every_key_of_every_kind_of_channel(cls: type[Any]) -> None:
+    own = {field.name: field for field in dataclasses.fields(cls)}
+    kind = str(own.pop("kind").default)
+    common = {field.name: field for field in dataclasses.fields(Channel)}
+    text = section("settings.md", "[[pager]]").partition(f'\n### kind = "{kind}"')[2].partition("\n### ")[0]
+    fields = [f for name, f in own.items() if name not in common or f.default != common[name].default]
+    documented = {cells[0].strip("`"): cells[1] for cells in rows(text)}
+    order = list(documented)
+    assert set(order) == {field.name for field in fields}, kind
+    agree(documented, sorted(fields, key=lambda field: order.index(field.name)), kind)
 
 
 def test_the_settings_page_has_no_table_that_is_not_there() -> None:
@@ -298,9 +322,19 @@ def test_the_settings_page_has_no_table_that_is_not_there() -> None:
 # -- what staff read ----------------------------------------------------------------------------
 
 
+HOME_CAUSES = (Cause.NO_MODEL, Cause.DONGLE_GONE, Cause.DETECT_SILENT, Cause.JOURNAL)
+# Something is broken, and nobody is less protected by it alone.
+FAULTS = (
+    "pager line espa-1 down",
+    "incident store was damaged",
+    "incident store was missing",
+    *(Cause.RECORD, Cause.RECORD_REFUSES, Cause.BROKER),
+)
+
+
 def incident(kind: Kind, *, room: bool = True, cause: str | None = None) -> Incident:
     now = datetime(2026, 11, 22, 3, 14, tzinfo=UTC)
-    facts = Incident(new_incident_id(), "site-7", kind, now, cause=cause)
+    facts = Incident(new_incident_id(), "site-7", kind, now, cause=cause, fault=cause in FAULTS)
     return dataclasses.replace(facts, resident="r12", room="12", bed="A") if room else facts
 
 
@@ -322,20 +356,17 @@ def test_the_staff_page_has_the_call_of_every_kind(kind: Kind) -> None:
     assert text in staff_texts()
 
 
-HOME_CAUSES = (Cause.NO_MODEL, Cause.DONGLE_GONE, Cause.DETECT_SILENT, Cause.JOURNAL)
-
-
-@pytest.mark.parametrize("cause", [*Cause, "pager line espa-1 down"])
+@pytest.mark.parametrize("cause", [*Cause, *FAULTS])
 def test_the_staff_page_has_every_cause_of_no_cover(cause: str) -> None:
-    room = cause in list(Cause) and cause not in HOME_CAUSES
+    room = cause not in HOME_CAUSES and cause not in FAULTS
     text = page_text(incident(Kind.BLIND, room=room, cause=str(cause)), Words.ALARM, local_time=None)
     assert text in staff_texts()
 
 
 def test_the_staff_page_has_the_end_of_no_cover() -> None:
     page = (ROOT / "docs" / "staff.md").read_text(encoding="utf-8")
-    for room in (True, False):
-        text = page_text(incident(Kind.BLIND, room=room, cause="x"), Words.CANCELLED, local_time=None)
+    for room, cause in ((True, "x"), (False, "x"), (False, "pager line espa-1 down")):
+        text = page_text(incident(Kind.BLIND, room=room, cause=cause), Words.CANCELLED, local_time=None)
         assert f"`{text}`" in page
 
 
@@ -343,7 +374,7 @@ def test_the_staff_page_has_no_text_that_the_code_cannot_send() -> None:
     at = datetime(2026, 11, 22, 3, 14, tzinfo=UTC)
     known = {page_text(incident(Kind.FALL), words, local_time=at, minutes=5) for words in Words}
     known |= {page_text(incident(kind), Words.ALARM, local_time=at) for kind in Kind}
-    for cause in [*map(str, Cause), "pager line espa-1 down"]:
+    for cause in [*map(str, Cause), *FAULTS]:
         for room in (True, False):
             known.add(page_text(incident(Kind.BLIND, room=room, cause=cause), Words.ALARM, local_time=None))
     assert staff_texts() <= known

@@ -50,6 +50,7 @@ ARROWS: dict[str, set[str]] = {
     | {"edge.settings", "edge.sinks", "edge.watchdog"},
     "edge.simulate": {"edge.keys", "edge.recording", "edge.settings", "firmware_bridge", "numpy"},
     "edge.bench": ABOVE,
+    "edge.bench_alarm": ABOVE,
     "edge.demo": ABOVE,
     "edge.cli": ABOVE,
     "training": {"training", "models", "edge.core", "firmware_bridge.wire", "numpy", "torch", "scipy", "rich"}

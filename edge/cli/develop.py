@@ -145,9 +145,16 @@ def bench(
     wearables: Annotated[int, typer.Option("--wearables", min=1, max=4096, help="How many at 50 Hz.")] = 100,
     seconds: Annotated[float, typer.Option("--seconds", min=5, help="Of stream time.")] = 60.0,
     shadow: Annotated[Path | None, typer.Option("--shadow", help="Folder of a bundle to run beside it.")] = None,
+    alarm: Annotated[int, typer.Option("--alarm", help="Measure the alarm service with so many incidents.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Speed and memory of the real path on one core: bytes, decryption, timeline, network, decision."""
+    if alarm > 0:
+        from edge.bench_alarm import run_alarm_bench
+
+        result = run_alarm_bench(alarm, idle_s=seconds)
+        say(json.dumps(result) if as_json else "\n".join(f"{k:>24}: {v}" for k, v in result.items()))
+        return
     from edge.bench import run_bench
     from models.card import BundleRefused
 

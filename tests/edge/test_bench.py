@@ -25,3 +25,12 @@ def test_the_bench_tells_speed_and_memory() -> None:
     assert 20 < line["rss_mib"] < 500
     assert 0 < line["ready_s"] < 30
     assert line["windows"] >= 4 * 10  # two a second, for each, from the first on
+
+
+def test_the_alarm_service_is_measured_from_the_journal_to_the_pager() -> None:
+    result = run_alarm_bench(3, idle_s=1.0)
+    assert result["incidents"] == 3
+    assert 0 < result["page_s"]["p50"] <= result["page_s"]["p99"] <= result["page_s"]["max"] < 10
+    assert 0 < result["ready_s"] < 20
+    assert 10 < result["rss_mib"] < 100
+    assert 0 < result["stored_kib_per_incident"] < 500

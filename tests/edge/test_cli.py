@@ -18,8 +18,8 @@ import typer.main
 
 from edge.cli import app
 from edge.core.incident import Incident, Kind, Outcome, new_incident_id
-from edge.journal import JOURNAL_FILE, Journal, OutboxItem
-from edge.runfile import write_runfile
+from edge.journal import JOURNAL_FILE, Journal, JournalUnavailable, OutboxItem
+from edge.runfile import take_words, write_runfile
 from models.card import newest
 from tests.conftest import MakeBundle
 from tests.edge.in_process import run_here
@@ -509,6 +509,87 @@ def test_the_first_characters_of_an_id_will_do_where_they_are_its_own(fallwatch:
 
 
 @pytest.mark.parametrize("outcome", ["drowned", "restored", "FALL", ""])
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        (("ack", "0193510c", "--by", "anna"), {"do": "acknowledge", "incident": "0193510c", "by": "anna"}),
+        (
+            ("resolve", "0193510c", "--outcome", "fall", "--by", "anna"),
+            {"do": "resolve", "incident": "0193510c", "by": "anna", "outcome": "fall"},
+        ),
+    ],
+)
+def test_what_the_journal_does_not_take_is_told_to_the_alarm_service(
+    fallwatch: Fallwatch,
+    state: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+    word: dict[str, str],
+) -> None:
+    Journal(state / JOURNAL_FILE).close()
+
+    def full(*_: object, **__: object) -> None:
+        raise JournalUnavailable(state / JOURNAL_FILE, "database or disk is full")
+
+    monkeypatch.setattr(Journal, "cases", full)
+    told = fallwatch(*command, "--state", state, "--run", state)
+    assert "disk is full. The alarm service has been told" in told.out
+    (left,) = take_words(state)
+    assert left.items() >= word.items()
+    assert take_words(state) == []
+
+
+def test_the_plan_says_who_is_called_when_and_how(fallwatch: Fallwatch, tmp_path: Path) -> None:
+    config = tmp_path / "fallwatch.toml"
+    config.write_text(
+        """[home]
+id = "site-7"
+[[pager]]
+port = "/dev/ttyUSB1"
+groups = ["31", "0", "12"]
+[[pager]]
+kind = "sms"
+role = "fallback"
+addresses = { "99" = "+447700900123" }
+[escalation]
+groups = ["12", "0", "99"]
+steps_s = [60, 300]
+[[zone]]
+name = "first floor"
+rooms = ["12"]
+[[shift]]
+name = "night"
+begins = "20:00"
+ends = "08:00"
+[[route]]
+zone = "first floor"
+shift = "night"
+groups = ["31", "20"]
+"""
+    )
+    lines = fallwatch("plan", "--room", "12", "--at", "12:00", "--config", config, "--json").lines
+    assert [(line["when"], line["group"], line["channels"]) for line in lines[:3]] == [
+        ("at once", "12", "espa-1 12"),
+        ("after 60 s", "0", "espa-1 0"),
+        ("after 300 s", "99", "sms-1 +447700900123 (fallback)"),
+    ]
+    night = fallwatch("plan", "--room", "12", "--at", "03:00", "--config", config)
+    assert night.status == 1
+    assert "no channel calls group 20" in night.err
+
+
+@pytest.mark.parametrize(
+    "who", [(), ("--room", "12"), ("--resident", "r99"), ("--room", "12", "--resident", "r12")]
+)
+def test_quiet_is_for_exactly_one_resident(fallwatch: Fallwatch, tmp_path: Path, who: tuple[str, ...]) -> None:
+    config = tmp_path / "fallwatch.toml"
+    residents = "".join(f'[[resident]]\nid = "r12{bed}"\nroom = "12"\nbed = "{bed}"\n' for bed in "AB")
+    config.write_text('[home]\nid = "site-7"\n' + residents)
+    refused = fallwatch("snooze", *who, "--config", config, "--state", tmp_path)
+    assert (refused.status, refused.out) == (2, "")
+    assert "--resident" in refused.err
+
+
 def test_an_outcome_that_is_none_is_refused(fallwatch: Fallwatch, state: Path, outcome: str) -> None:
     incident = raise_fall(state)
     ended = fallwatch("resolve", incident, "--outcome", outcome, "--state", state)

@@ -248,6 +248,9 @@ def test_an_item_is_minted_once_and_waits_until_it_is_settled(journal: Journal, 
     assert [(item.key, item.reason) for item in journal.parked("record")] == [("k1", "HTTP 422")]
     journal.settle("k1", "waiting")
     assert [item.key for item in journal.waiting("record", limit=1)] == ["k1"]
+    with closing(sqlite3.connect(path)) as db:
+        bodies = dict(db.execute("SELECT key, body FROM outbox"))
+    assert (bodies["k0"], bodies["k1"]) == (b"", b"body 1")  # what was taken leaves nothing of a person behind
     case = journal.case(incident.incident)
     assert case is not None
     assert [e.body for e in case.events if e.kind == "recorded"] == [

@@ -23,7 +23,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.settings import MqttSettings
-from edge.sinks.mqtt import EVENT_TYPES, MAX_HEARD_PER_S, MAX_WAITING, MqttEvent, MqttPublisher, parse_set
+from edge.sinks.mqtt import (
+    EVENT_TYPES,
+    MAX_HEARD_PER_S,
+    MAX_WAITING,
+    MqttEvent,
+    MqttPublisher,
+    parse_quiet,
+    parse_set,
+)
 from tests.edge.brokers import MOSQUITTO, Broker, Heard, Listener, amqtt, mosquitto
 
 INCIDENT = "0193510c-0000-7000-8000-000000000001"
@@ -318,6 +326,46 @@ def test_no_staff_message_raises(payload: bytes, incident: str) -> None:
 @pytest.mark.parametrize("incident", ["", "a b", "../x", "x" * 65, "\u00e9"])
 def test_an_odd_incident_id_is_refused(incident: str) -> None:
     assert parse_set(f"fallwatch/site-7/incident/{incident}/set", b'{"by": "Kim"}') is None
+
+
+def test_quiet_is_asked_for_by_resident_and_minutes() -> None:
+    topic = "fallwatch/site-7/resident/r12/quiet/set"
+    assert parse_quiet(topic, b'{"by": "Kim", "minutes": 10}') == ("snooze", "r12", "Kim", 600.0)
+    assert parse_quiet(topic, b'{"by": "Kim", "minutes": 0}') == ("snooze", "r12", "Kim", 0.0)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"[]",
+        b'{"minutes": 10}',
+        b'{"by": "Kim"}',
+        b'{"by": "Kim", "minutes": 16}',
+        b'{"by": "Kim", "minutes": true}',
+        b'{"by": "Kim", "minutes": -1}',
+        b'{"by": "Kim", "minutes": NaN}',
+        b'{"by": " ", "minutes": 1}',
+    ],
+)
+def test_anything_else_asks_for_no_quiet(payload: bytes) -> None:
+    assert parse_quiet("fallwatch/site-7/resident/r12/quiet/set", payload) is None
+
+
+def test_quiet_is_shown_to_whoever_looks_and_heard_from_staff(
+    broker: Broker, serve: Callable[..., Service]
+) -> None:
+    service = serve(broker.port)
+    assert service.event() == ("connected",)
+    service.publisher.publish_snooze("r12", 600, "Kim")
+    topic = "fallwatch/site-7/resident/r12/quiet"
+    with Listener(broker.port, topic) as hub:
+        said = hub.hear_until(lambda message: b"true" in message.payload)[-1]
+        assert json.loads(said.payload) == {"quiet": True, "left_s": 600, "by": "Kim"}
+        hub.say(f"{topic}/set", b'{"by": "Kim", "minutes": 0}')
+        assert service.event() == ("snooze", "r12", "Kim", 0.0)
+        service.publisher.publish_snooze("r12", None, "")
+        assert json.loads(hub.hear().payload)["quiet"] is False
 
 
 def test_hostile_messages_are_counted_and_the_next_good_one_is_heard(

@@ -60,8 +60,8 @@ port = 1883
 tls = false
 """
 HOME = '[home]\nid = "site-7"\n'
-RESIDENT = '[[resident]]\nid = "r12"\nroom = "12"\n'
 PAGER = '[[pager]]\nport = "/dev/ttyUSB1"\n'
+RESIDENT = '[[resident]]\nid = "r12"\nroom = "12"\n'
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +107,25 @@ def test_a_home_needs_no_more_than_its_id(file: Path) -> None:
     assert settings.escalation.repeat_every_s == 120.0
 
 
+def test_channels_of_every_kind_are_numbered_within_their_kind(file: Path) -> None:
+    settings = load(
+        file,
+        HOME
+        + '[[pager]]\nport = "/dev/ttyUSB1"\n'
+        + '[[pager]]\nkind = "sms"\nrole = "fallback"\naddresses = { "0" = "+447700900123" }\n'
+        + '[[pager]]\nurl = "tcp://moxa:4001"\n'
+        + '[[pager]]\nkind = "relay"\nname = "corridor light"\nline = 17\n',
+    )
+    assert settings.channel_names() == ("espa-1", "sms-1", "espa-2", "corridor light")
+    assert [channel.address("0") for channel in settings.pager] == ["0", "+447700900123", "0", "0"]
+    assert settings.pager[1].address("12") is None  # a group's own number is no telephone
+
+
+def test_a_shift_over_midnight_is_minutes_after_midnight(file: Path) -> None:
+    text = '[[shift]]\nname = "night"\nbegins = "20:00"\nends = "08:15"\n'
+    assert load(file, HOME + text).shift[0].minutes() == (1200, 495)
+
+
 @pytest.mark.parametrize(
     ("text", "key", "remedy"),
     [
@@ -135,6 +154,23 @@ def test_a_home_needs_no_more_than_its_id(file: Path) -> None:
         (HOME + RESIDENT + 'placement = "ankle"\n', "resident[1].placement", "'wrist', 'waist'"),
         (HOME + RESIDENT + 'nhs_number = "9434765918"\n', "resident[1].nhs_number", "check digit"),
         (HOME + RESIDENT + RESIDENT, "resident.id", "number 1 and 2 have the same"),
+        (HOME + PAGER + 'groups = ["7"]\n', "pager[1].groups", "'7' is in no groups"),
+        (HOME + PAGER + "addresses = 3\n", "pager[1].addresses", "write a table"),
+        (HOME + PAGER + 'addresses = { "0" = 7 }\n', "pager[1].addresses.0", "text in quotes"),
+        (HOME + PAGER + 'addresses = { "0" = " " }\n', "pager[1].addresses", "has no number"),
+        (HOME + PAGER + 'role = "third"\n', "pager[1].role", "'primary', 'fallback'"),
+        (HOME + PAGER + 'test_at = "25:00"\n', "pager[1].test_at", "such as '10:30'"),
+        (HOME + PAGER + 'own = "2"\n', "pager[1].own", "another digit"),
+        (HOME + '[[pager]]\nkind = "relay"\n', "pager[1].line", "is missing"),
+        (HOME + "[[pager]]\nkind = 4\n", "pager[1].kind", "'espa444', 'tap'"),
+        (HOME + '[[pager]]\nkind = "sms"\n', "pager[1].addresses", "+447700900123"),
+        (HOME + '[[pager]]\nkind = "sms"\naddresses = { "0" = "112" }\n', "pager[1].addresses", "+447700900123"),
+        (HOME + '[[zone]]\nname = "west"\n', "zone[1].rooms", "is missing"),
+        (HOME + '[[shift]]\nname = "n"\nbegins = "20"\nends = "08:00"\n', "shift[1].begins", "such as '20:00'"),
+        (HOME + '[[shift]]\nname = "n"\nbegins = "08:00"\nends = "08:00"\n', "shift[1].ends", "another time"),
+        (HOME + '[[route]]\ngroups = ["1"]\n', "route[1].zone", "a zone, a shift or both"),
+        (HOME + '[[route]]\ngroups = ["1"]\nzone = "west"\n', "route[1].zone", "add it as [[zone]]"),
+        (HOME + '[[route]]\ngroups = ["1 2"]\nzone = "west"\n', "route[1].groups", "up to 16 digits"),
         (
             HOME + RESIDENT + 'wearable = "7"\n' + RESIDENT.replace("r12", "r13") + 'wearable = "7"\n',
             "resident.wearable",
