@@ -7,7 +7,7 @@
 PYTHON ?= python3
 PIP := .venv/bin/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: setup demo test lint lock clean
+.PHONY: setup interop demo test lint lock clean
 
 setup: .venv/.setup
 
@@ -23,6 +23,15 @@ setup: .venv/.setup
 	@echo "Setting up for tests: PyTorch and peers ..."
 	$(PIP) install --require-hashes --no-build-isolation --no-deps --requirement locks/interop.txt
 	$(PIP) install --constraint training/constraints.txt --no-build-isolation --editable '.[training]'
+	@touch $@
+
+# An independent FHIR server for tests, which are skipped without it. Needs Node.js 20 or later and npm.
+interop: .venv/interop/medplum/.done
+
+.venv/interop/medplum/.done: $(wildcard tests/interop/medplum/*)
+	@mkdir -p $(@D)
+	cp $^ $(@D)
+	cd $(@D) && npm ci --ignore-scripts --no-audit --no-fund
 	@touch $@
 
 demo: .venv/.setup

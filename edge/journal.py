@@ -142,12 +142,16 @@ class Case:
     def elapsed_s(self, since: Event, *, now_s: float) -> float:
         """Return seconds since an event: by the monotonic clock, or the wall clock after a reboot.
 
-        Where the wall clock cannot be believed, then or now, it is what was certainly on: as long as events came
-        in that boot, and since this one (Linux counts monotonic time from the start).
+        Where the wall clock cannot be believed, then or now, it is how long the machine was certainly on: until
+        the last event of each boot (Linux counts monotonic time from the start), and since this one.
         """
         if since.boot == boot_id():
             return max(now_s - since.mono_s, 0.0)
-        seen_s = max((e.mono_s - since.mono_s for e in self.events if e.boot == since.boot), default=0.0) + now_s
+        last_s: dict[str, float] = {}
+        for event in self.events:
+            if event.seq >= since.seq and event.boot != boot_id():
+                last_s[event.boot] = max(last_s.get(event.boot, 0.0), event.mono_s)
+        seen_s = max(sum(last_s.values()) - since.mono_s, 0.0) + now_s
         trusted = clock_ok() and since.clock_ok
         return max((utc_now() - since.at).total_seconds(), seen_s) if trusted else seen_s
 
@@ -171,7 +175,8 @@ class Snooze:
 
     resident: str
     by: str
-    until_s: float  # monotonic, of this boot
+    begun_s: float  # monotonic, as this boot counts
+    until_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,9 +432,10 @@ class Journal:
         found = {}
         for resident, note in newest.items():
             if note.kind == "snoozed":
-                left_s = min(float(note.body["length_s"]), SNOOZE_MOST_S) - _age_s(note, now_s)
-                if left_s > 0:
-                    found[resident] = Snooze(resident, str(note.body.get("by", "")), now_s + left_s)
+                age_s, length_s = _age_s(note, now_s), min(float(note.body["length_s"]), SNOOZE_MOST_S)
+                if age_s < length_s:
+                    begun_s = now_s - age_s
+                    found[resident] = Snooze(resident, str(note.body.get("by", "")), begun_s, begun_s + length_s)
         return found
 
     def events_after(self, seq: int, limit: int = 500) -> list[Event]:

@@ -39,10 +39,13 @@ ARROWS: dict[str, set[str]] = {
     "edge.watchdog": set(),
     "edge.journal": {"edge.clock", "edge.core.incident", "edge.failpoint"},
     "edge.report": {"edge.core.incident", "edge.core.poisson", "edge.journal"},
+    "edge.directory": {"edge.settings", "edge.sinks.fhir"},
+    "edge.export": {"edge.core.incident", "edge.journal", "edge.settings", "edge.sinks.fhir"},
+    "edge.form": {"edge.core.incident", "edge.export", "edge.journal", "edge.settings", "edge.sinks.fhir"},
     "edge.keys": {"edge.settings", "firmware_bridge"},
     "edge.recording": {"models", "numpy"},
     "edge.sinks": {"edge.sinks", "edge.channels", "edge.core.incident", "edge.journal", "edge.settings"}
-    | {"serial", "paho", "jwt", "urllib3"},
+    | {"edge.checked", "gpiod", "jwt", "paho", "serial"},
     "edge.detect": {"edge.detect", "edge.core", "edge.clock", "edge.journal", "edge.keys", "edge.runfile"}
     | {"edge.settings", "edge.watchdog", "firmware_bridge", "models", "numpy"},
     "edge.alarm": {"edge.alarm", "edge.channels", "edge.clock", "edge.failpoint", "edge.journal", "edge.runfile"}

@@ -21,13 +21,16 @@ from edge.channels import (
 Trace = Callable[[str, bytes], None]
 
 
-def open_channel(name: str, settings: AnyChannel, secrets: Path, trace: Trace | None = None) -> Sink:
+def open_channel(
+    name: str, settings: AnyChannel, secrets: Path, trace: Trace | None = None, *, beside: Path | None = None
+) -> Sink:
     """Return the sink of a channel; it connects to nothing yet.
 
     Args:
         name: as `Settings.channel_names` has it.
         settings: one of ``[[pager]]``.
-        secrets: the folder of files that settings name.
+        secrets: the folder of secret files that settings name.
+        beside: the folder of the settings file, where other files lie that it names; left out, above ``secrets``.
         trace: shown every octet of a line, as ``("tx" | "rx", octets)``; not every kind has one.
     """
     # Imported here: a home pays in memory only for the channels it has.
@@ -55,7 +58,12 @@ def open_channel(name: str, settings: AnyChannel, secrets: Path, trace: Trace | 
         case ScaipSettings():
             from edge.sinks.scaip import ScaipSink  # noqa: PLC0415
 
-            return ScaipSink(name, settings, secrets)
+            return ScaipSink(
+                name,
+                settings,
+                secrets,
+                codes=(beside or secrets.parent) / settings.codes_file if settings.codes_file else None,
+            )
         case NtfySettings():
             from edge.sinks.push import NtfySink  # noqa: PLC0415
 

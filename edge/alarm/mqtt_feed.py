@@ -57,6 +57,10 @@ class MqttFeed:
         self._done = self._seqs.get(number, self._done)
         self._seqs = {n: seq for n, seq in self._seqs.items() if n > number}
 
+    def on_heard(self, mid: int, qos: int) -> None:
+        """Have the broker forget what staff sent, now that it is dealt with."""
+        self._publisher.forget(mid, qos)
+
     def on_lost(self, reason: str) -> None:
         """Note why there is no broker."""
         self._reason = reason

@@ -50,7 +50,10 @@ class Paging:
         self._channels = dict(zip(settings.channel_names(), settings.pager, strict=True))
         self._workers = {
             name: Worker(
-                name, open_channel(name, channel, settings.secrets), inbox, check_every_s=channel.check_every_s
+                name,
+                open_channel(name, channel, settings.secrets, beside=settings.path.parent),
+                inbox,
+                check_every_s=channel.check_every_s,
             )
             for name, channel in self._channels.items()
         }
@@ -91,7 +94,7 @@ class Paging:
         urgent = call.words in {Words.ALARM, Words.AGAIN} and facts.kind is not Kind.BLIND and not facts.drill
         urgency = Urgency.EMERGENCY if urgent else Urgency.HIGH
         groups = list(call.groups)
-        for rung in ladder:
+        for rung in () if call.retry else ladder:  # each group of a round has retries of its own
             if any(self._reachable(group) for group in groups):
                 break
             groups += [group for group in rung if group not in groups]

@@ -150,6 +150,7 @@ class AlarmService:
                     self._on_event(self._journal, event, now_s)
                     self._seq = event.seq
             self._set_snoozes(self._journal.snoozes(now_s=now_s), now_s)
+            self._record.parked = len(self._journal.parked("record"))  # people may have sent them once more
             self._seen_version = version
 
     def _resume(self, journal: Journal, now_s: float) -> None:
@@ -197,13 +198,19 @@ class AlarmService:
         )
         if case.first("acknowledged") is not None:
             escalation.on_acknowledged()
-        self._take(facts, escalation, now_s)
+        called = [e for e in case.events if e.kind == "paged" and e.body["words"] == Words.ALARM]
+        called_s = now_s - case.elapsed_s(called[-1], now_s=now_s) if called else None
+        self._take(facts, escalation, now_s, called_s=called_s)
 
-    def _take(self, facts: Incident, escalation: Escalation, now_s: float) -> None:
+    def _take(
+        self, facts: Incident, escalation: Escalation, now_s: float, *, called_s: float | None = None
+    ) -> None:
+        """Follow an incident from now on; ``called_s``: when people were last called, by an earlier run."""
         self._facts[facts.incident] = facts
         self._escalations[facts.incident] = escalation
         snooze = self._snoozes.get(facts.resident or "")
-        if snooze is not None and not facts.drill:
+        broken_through = snooze is not None and called_s is not None and called_s > snooze.begun_s
+        if snooze is not None and not facts.drill and not broken_through:
             escalation.on_snoozed(snooze.until_s, now_s=now_s)
 
     def _on_event(self, journal: Journal, event: Event, now_s: float) -> None:
@@ -387,6 +394,8 @@ class AlarmService:
         match event:
             case ("published", int(number)) if self._mqtt is not None:
                 self._mqtt.on_published(number)
+            case ("heard", int(mid), int(qos)) if self._mqtt is not None:
+                self._mqtt.on_heard(mid, qos)
             case ("lost", str(reason)) if self._mqtt is not None:
                 self._mqtt.on_lost(reason)
             case ("acknowledge", str(incident), str(by), "acknowledged"):
@@ -438,8 +447,6 @@ class AlarmService:
         self._snoozes = {r: s for r, s in self._snoozes.items() if s.until_s > now_s}
         with self._journal_guard():
             self._send_tests(now_s)
-            if self._journal is not None and self._record.parked:
-                self._record.parked = len(self._journal.parked("record"))  # people may have sent them once more
         self._heartbeat(now_s)
         if self._paging.alive and self._record_worker.alive:
             self._watchdog.alive()

@@ -86,7 +86,15 @@ def begin_service(config: Path, state: Path, run: Path, *, verbose: bool) -> Set
 
 
 def _register() -> None:
-    from edge.cli import develop, people, report, services  # noqa: F401  # they add themselves to app
+    from edge.cli import (  # noqa: F401  # they add themselves to app
+        develop,
+        pager,
+        people,
+        records,
+        report,
+        residents,
+        services,
+    )
 
 
 _register()

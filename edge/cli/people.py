@@ -23,9 +23,6 @@ By = Annotated[str | None, typer.Option("--by", help="Who; your login name when 
 OUTCOMES = ("fall", "lowered", "near-fall", "not-a-fall", "drill")
 STALE_S = 6.0
 
-record_app = typer.Typer(no_args_is_help=True, help="The care record kept on this machine.")
-app.add_typer(record_app, name="record")
-
 
 @app.command(epilog="Example: fallwatch incidents --json")
 def incidents(
@@ -78,7 +75,7 @@ def ack(
     who = by or getpass.getuser()
     try:
         journal = open_journal(state)
-        full = _full_id(journal, incident)
+        full = full_id(journal, incident)
         owner = journal.acknowledge(full, who)
     except JournalUnavailable as error:
         _leave_word(run, error, {"do": "acknowledge", "incident": incident, "by": who})
@@ -108,7 +105,7 @@ def resolve(
     who = by or getpass.getuser()
     try:
         journal = open_journal(state)
-        full = _full_id(journal, incident)
+        full = full_id(journal, incident)
         closed = journal.resolve(full, Outcome(outcome), who)
     except JournalUnavailable as error:
         _leave_word(run, error, {"do": "resolve", "incident": incident, "by": who, "outcome": outcome})
@@ -322,51 +319,6 @@ COUNTED = (
 )
 
 
-@record_app.command("show", epilog="Example: fallwatch record show --json")
-def record_show(as_json: Json = False, config: Config = DEFAULT_CONFIG, state: State = DEFAULT_STATE) -> None:
-    """Show what the record on this machine holds."""
-    from dataclasses import asdict
-
-    from edge.sinks.record import RECORD_FILE, EmbeddedRecord
-
-    settings = load_settings(config)
-    if settings.record.kind != "embedded":
-        stop(f"the record is the server at {settings.record.base_url}: look there", status=1)
-    path = state / RECORD_FILE
-    entries = [asdict(entry) for entry in EmbeddedRecord(path, read_only=True).entries()] if path.exists() else []
-    if as_json:
-        for entry in entries:
-            say(json.dumps(entry))
-        return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("resource", "when", "room", "status", "text", "incident")
-    for entry in entries:
-        table.add_row(*(escape(str(entry[k])) for k in ("type", "at", "room", "status", "text", "incident")))
-    Console().print(table)
-    say(f"{len(entries)} entries.")
-
-
-@record_app.command("parked", epilog="Example: fallwatch record parked --retry")
-def record_parked(
-    retry: Annotated[bool, typer.Option("--retry", help="Send them once more.")] = False,
-    as_json: Json = False,
-    state: State = DEFAULT_STATE,
-) -> None:
-    """Show what the record refused and a person must look at."""
-    journal = open_journal(state)
-    parked = journal.parked("record")
-    for item in parked:
-        if retry:
-            journal.settle(item.key, "waiting")
-        line = {"key": item.key, "incident": item.incident, "reason": item.reason}
-        say(json.dumps(line) if as_json else f"{item.key}: {item.reason}")
-    if not as_json:
-        say(f"{len(parked)} entries{' are sent once more' if retry else ''}.")
-
-
 def _resident(settings: Settings, resident: str | None, room: str | None, bed: str) -> ResidentSettings:
     """Return the one resident that was meant, or end with who could be."""
     if (resident is None) == (room is None):
@@ -391,7 +343,8 @@ def open_journal(state: Path) -> Any:
         stop(str(error), status=1)
 
 
-def _full_id(journal: Any, start: str) -> str:
+def full_id(journal: Any, start: str) -> str:
+    """Return the one incident whose id begins so, or end with what is wrong."""
     known = [case.facts.incident for case in journal.cases(limit=100_000)]
     found = [full for full in known if full == start] or [full for full in known if full.startswith(start)]
     if len(found) != 1:

@@ -21,7 +21,7 @@ class SinkError(Exception):
 
 
 class SinkUnavailable(SinkError):
-    """The far end is away or busy: the same item may be sent again, and not before ``retry_after_s`` if it said so."""
+    """The far end is away or busy: send the same again, not before ``retry_after_s`` if it said so."""
 
     def __init__(self, sink: str, reason: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(sink, reason)

@@ -19,11 +19,12 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 from uuid import UUID, uuid5
 
 from edge.core.incident import Incident, Kind, Outcome, utc_text
@@ -35,12 +36,12 @@ _CODES = "http://terminology.hl7.org/CodeSystem/"
 # The one fall code whose meaning was read and that does not claim a cause or an intent.
 _FALL = {"system": "http://snomed.info/sct", "code": "1912002", "display": "Fall"}
 _DRILL_TAG = {"system": f"{_CODES}v3-ActReason", "code": "HTEST", "display": "test health data"}
-_ALERT_TEXT = {
+ALERT_TEXT = {
     Kind.FALL: "Suspected fall (automatic detection, not confirmed)",
     Kind.LONG_LIE: "Suspected fall with a long time on the floor (automatic detection, not confirmed)",
     Kind.HELP_BUTTON: "Help button pressed",
 }
-_FOUND_TEXT = {
+FOUND_TEXT = {
     Outcome.FALL: "fall",
     Outcome.LOWERED: "lowered to the floor",
     Outcome.NEAR_FALL: "near fall",
@@ -48,8 +49,70 @@ _FOUND_TEXT = {
     Outcome.DRILL: "rehearsal",
 }
 _OPEN_TASK = ("requested", "accepted", "in-progress")
+# What a server is sent: the first with `ifNoneExist`, the others under ids of ours (see `_put`).
+CREATED = ("Device", "Location", "Observation", "CommunicationRequest", "Communication", "Task")
+OWN_IDS = ("Provenance", "AdverseEvent")
 
 Resource = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a server says of itself in its CapabilityStatement, as far as we depend on it.
+
+    That it resolves conditional references (``Patient?identifier=...``) no statement can say, so none is
+    ever sent to a server: see `edge.sinks.record.FhirRecord`.
+    """
+
+    fhir_version: str
+    transaction: bool
+    types: Mapping[str, bool]  # each that it names: whether it takes ids of ours
+    doubling: tuple[str, ...]  # of `CREATED`, those it names without conditional create
+    unversioned: tuple[str, ...]  # of `CREATED`, those whose versions it does not tell apart
+
+    @classmethod
+    def of(cls, statement: Resource) -> Capabilities:
+        """Read a statement.
+
+        Raises:
+            ValueError: it is none.
+        """
+        try:
+            if statement["resourceType"] != "CapabilityStatement":
+                raise ValueError("no CapabilityStatement")
+            rests = [rest for rest in statement.get("rest", []) if rest.get("mode", "server") == "server"]
+            server = rests[0] if rests else {}
+            named = {resource["type"]: resource for resource in server.get("resource", [])}
+            return cls(
+                fhir_version=str(statement.get("fhirVersion", "")),
+                transaction=any(i["code"] == "transaction" for i in server.get("interaction", [])),
+                types={name: resource.get("updateCreate") is True for name, resource in named.items()},
+                doubling=tuple(t for t in CREATED if t in named and not named[t].get("conditionalCreate")),
+                unversioned=tuple(t for t in CREATED if named.get(t, {}).get("versioning") == "no-version"),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no CapabilityStatement ({type(error).__name__})") from None
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The types that we cannot do without and that the server does not name."""
+        return tuple(t for t in CREATED if t not in self.types)
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """The types for which the server says that it takes no ids of ours."""
+        return frozenset(t for t in OWN_IDS if self.types.get(t) is False)
+
+    @property
+    def obstacle(self) -> str:
+        """Why nothing can be delivered to this server; empty if it can."""
+        if not self.fhir_version.startswith(("4.0", "4.3")):
+            return f"the server speaks FHIR {self.fhir_version or '?'}; R4 is needed"
+        if not self.transaction:
+            return "the server says that it takes no transactions"
+        if self.doubling:  # every item brings the creates of its incident along
+            return f"the server says that it does not create conditionally: {self.doubling[0]} would be doubled"
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +130,7 @@ class RecordCase:
     on_floor_s: float | None = None  # when raised
 
     def __post_init__(self) -> None:
-        if self.incident.kind not in _ALERT_TEXT:
+        if self.incident.kind not in ALERT_TEXT:
             raise ValueError(f"{self.incident.kind} is not for the care record")
 
 
@@ -119,10 +182,10 @@ def paged(case: RecordCase, page: PageAttempt) -> OutboxItem:
         "basedOn": [_link(case, "page-request")],
         **outcome,
         "priority": "stat",
-        "medium": [{"text": f"pager line {page.channel}"}],
+        "medium": [{"text": f"channel {page.channel}"}],
         **_subject(case),
         "about": [_link(case, "observation")],
-        "recipient": [{"display": f"pager {page.to}"}],
+        "recipient": [{"display": f"pager {receiver(page.to)}"}],
         "sender": _link(case, "device"),
         "payload": [{"contentString": page.text}],
     }
@@ -161,7 +224,7 @@ def resolved(
     Raises:
         ValueError: the outcome is ``restored``.
     """
-    if outcome not in _FOUND_TEXT:
+    if outcome not in FOUND_TEXT:
         raise ValueError(f"{outcome} is no finding about a resident")
     incident = case.incident
     mistake = outcome is Outcome.DRILL or (outcome is Outcome.NOT_A_FALL and incident.kind is not Kind.HELP_BUTTON)
@@ -172,7 +235,7 @@ def resolved(
             {"coding": [_FALL], "text": "Fall (detected automatically, confirmed by staff)"}
             if outcome is Outcome.FALL
             # No code was verified for these two, and Fall would say too much.
-            else {"text": f"{_FOUND_TEXT[outcome].capitalize()} (alert raised automatically, found by staff)"}
+            else {"text": f"{FOUND_TEXT[outcome].capitalize()} (alert raised automatically, found by staff)"}
         )
     if on_floor_s is not None:
         changes["component"] = [*_components(case), _seconds("seconds on the floor in all", on_floor_s)]
@@ -193,7 +256,7 @@ def resolved(
         ],
     }
     entries.append(_put(case, "verdict", provenance))
-    verdict = _note(f"Found by staff: {_FOUND_TEXT[outcome]}", by, at)
+    verdict = _note(f"Found by staff: {FOUND_TEXT[outcome]}", by, at)
     task = "cancelled" if outcome is Outcome.DRILL else "completed"
     updates = [
         _update(case, "observation", status, ["preliminary"], changes=changes, note=verdict),
@@ -219,6 +282,32 @@ def changed(resource: Resource, update: Resource) -> Resource:
     return new
 
 
+def without(entries: Iterable[Resource], types: frozenset[str]) -> list[Resource]:
+    """Return the entries but for some types, and without what Provenance says of those."""
+    kept = [copy.deepcopy(entry) for entry in entries if entry["resource"]["resourceType"] not in types]
+    for entry in kept:
+        if "target" in entry["resource"]:
+            targets = entry["resource"]["target"]
+            entry["resource"]["target"] = [t for t in targets if t["reference"].partition("/")[0] not in types]
+    return kept
+
+
+def patient_reference(record: RecordSettings, resident: ResidentSettings) -> str | None:
+    """Return by which number a resident is a Patient: ``Patient?identifier=...``; None without one."""
+    if resident.nhs_number:
+        return _patient(NHS_NUMBER_SYSTEM, resident.nhs_number.replace(" ", ""))
+    if resident.local_id and record.patient_local_system:
+        return _patient(record.patient_local_system, resident.local_id)
+    return None
+
+
+def receiver(to: str) -> str:
+    """Return whom a page was for as others may read it: of a telephone number the end, of a URL the host."""
+    if "://" in to:
+        return urlsplit(to).hostname or "a web address"
+    return re.sub(r"\+?\d(?:[ -]?\d){6,}", lambda number: f"...{number[0][-3:]}", to)
+
+
 def search_token(system: str, value: str) -> str:
     """Write an identifier as the value of a search parameter."""
     for special in "\\|,$":
@@ -231,7 +320,7 @@ def search_token(system: str, value: str) -> str:
 
 def _observation(case: RecordCase) -> Resource:
     incident = case.incident
-    text = _ALERT_TEXT[incident.kind]
+    text = ALERT_TEXT[incident.kind]
     code: Resource = {"text": f"DRILL, nothing happened: {text}" if incident.drill else text}
     if incident.kind is not Kind.HELP_BUTTON and not incident.drill:
         code = {"coding": [_FALL], **code}
@@ -339,20 +428,23 @@ def _subject(case: RecordCase) -> Resource:
     record, resident, home = case.record, case.resident, case.incident.home
     if resident is None:
         return {"subject": {"display": "resident not known"}}
-    if resident.nhs_number:
-        return {"subject": _patient(NHS_NUMBER_SYSTEM, resident.nhs_number.replace(" ", ""))}
-    if resident.local_id and record.patient_local_system:
-        return {"subject": _patient(record.patient_local_system, resident.local_id)}
+    if reference := patient_reference(record, resident):
+        return {"subject": {"reference": reference}}
     identifier = {"system": f"{record.identifier_system}/resident", "value": f"{home}/{resident.id}"}
     return {"subject": {"identifier": identifier, "display": f"resident {resident.id}"}}
 
 
-def _patient(system: str, value: str) -> Resource:
-    return {"reference": f"Patient?identifier={_quoted(system, value)}"}
+def _patient(system: str, value: str) -> str:
+    return f"Patient?identifier={_quoted(system, value)}"
 
 
 def _quoted(system: str, value: str) -> str:
     return quote(search_token(system, value), safe=":/|")
+
+
+def _plain(text: str) -> str:
+    """Write a room's name with letters that every server finds again: not all know escapes in a search."""
+    return re.sub(r"[^A-Za-z0-9 .-]", lambda special: f"_{ord(special[0]):x}_", text)
 
 
 def _meta(case: RecordCase) -> Resource:
@@ -437,7 +529,7 @@ def _item(
     own = f"{incident.home}/{incident.incident}"
     creates = [_post(case, "device", f"{incident.home}/{incident.wearable or 'fallwatch'}", _device(case))]
     if incident.room:
-        place = "/".join(filter(None, (incident.home, incident.room, incident.bed)))
+        place = "/".join((incident.home, *(_plain(part) for part in (incident.room, incident.bed) if part)))
         name = f"Room {incident.room}" + (f" bed {incident.bed}" if incident.bed else "")
         location = {"resourceType": "Location", "status": "active", "mode": "instance", "name": name}
         creates.append(_post(case, "location", place, location))

@@ -41,6 +41,7 @@ MqttEvent = (
     tuple[Literal["published"], int]  # every item up to this number is with the broker
     | tuple[Literal["acknowledge"], str, str, str]  # incident, by, state (acknowledged or attended)
     | tuple[Literal["snooze"], str, str, float]  # resident, by, for so many seconds; 0 ends it
+    | tuple[Literal["heard"], int, int]  # for `forget`, once what came before it is dealt with
     | tuple[Literal["connected"]]  # and we hear staff
     | tuple[Literal["lost"], str]  # why
 )
@@ -109,6 +110,7 @@ class MqttPublisher:
             client_id=f"fallwatch-{home}",
             clean_session=False,
             protocol=mqtt.MQTTv311,
+            manual_ack=True,  # what staff send is the broker's to keep until it is in the journal
         )
         if settings.username:
             self._client.username_pw_set(settings.username, password)
@@ -188,6 +190,10 @@ class MqttPublisher:
             if self._connected:
                 self._send_item(item)
         self._settle()
+
+    def forget(self, mid: int, qos: int) -> None:
+        """Acknowledge a message from staff to the broker, which otherwise sends it again."""
+        self._client.ack(mid, qos)
 
     def publish_channel(self, name: str, well: bool) -> None:
         """Say whether a paging channel is well; retained, and said again on each connection."""
@@ -399,11 +405,12 @@ class MqttPublisher:
         self._acked.append(mid)
         self._settle()
 
-    def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
+    def _on_message(self, client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
         now_s = time.monotonic()
         if now_s - self._heard_since_s >= 1.0:
             self._heard_since_s, self._heard = now_s, 0
         self._heard += 1
+        parse = parse_quiet if message.topic.endswith("/quiet/set") else parse_set
         if self._heard > MAX_HEARD_PER_S:
             self.refused_messages += 1
         elif message.topic == f"{self._settings.discovery_prefix}/status":
@@ -411,13 +418,13 @@ class MqttPublisher:
                 with self._lock:
                     self._describe()
                 self._settle()
+        elif (event := parse(message.topic, bytes(message.payload))) is None:
+            self.refused_messages += 1
         else:
-            parse = parse_quiet if message.topic.endswith("/quiet/set") else parse_set
-            event = parse(message.topic, bytes(message.payload))
-            if event is None:
-                self.refused_messages += 1
-            else:
-                self._events.put(event)
+            self._events.put(event)
+            self._events.put(("heard", message.mid, message.qos))
+            return
+        client.ack(message.mid, message.qos)
 
 
 def parse_quiet(topic: str, payload: bytes) -> tuple[Literal["snooze"], str, str, float] | None:

@@ -7,29 +7,31 @@ of times. Reasons and logs never carry an NHS number: whatever a server says is 
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import logging
 import os
 import re
+import select
+import socket
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.message import Message
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote, urlencode, urlsplit
 from uuid import uuid4
 
 from edge.core.incident import utc_text
 from edge.journal import OutboxItem
 from edge.settings import RecordSettings, Settings
-from edge.sinks import SinkRejected, SinkUnavailable
-from edge.sinks.fhir import Resource, changed, search_token
-
-if TYPE_CHECKING:
-    import urllib3
+from edge.sinks import SinkError, SinkRejected, SinkUnavailable
+from edge.sinks.fhir import OWN_IDS, Capabilities, Resource, changed, search_token, without
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +43,13 @@ TOKEN_MARGIN_S = 60.0
 ASSERTION_LIFE_S = 240  # SMART allows five minutes
 CLOCK_TRUST_S = 30.0  # a clock this far from the server's may be why a token was refused
 UPDATE_TRIES = 3
+STUMBLES_KEPT = 100  # items whose stumbles are counted at once
+STUMBLES_MOST = 10  # so often may a server that is otherwise well fail over one item before a person must look
+RETRY_AFTER_MOST_S = 300.0  # whatever a server asks for, the record is not put off for longer
+CAPABILITIES_LIFE_S = 900.0  # then a check reads them again
 REASON_MAX_CHARS = 300
-_TRY_LATER = (401, 408, 425, 429)
+TRY_LATER = (401, 407, 408, 409, 425, 429)
+ABOUT_THE_ITEM = (409, 500, 501)  # ... perhaps: 502 to 504 and the like are about the server
 _STALE = (409, 412)
 _LOCATION = re.compile(r"(?:^|/)([A-Z][A-Za-z]+)/([A-Za-z0-9.-]{1,64})(?:/_history/[^/]+)?$")
 _LONG_NUMBER = re.compile(r"\d(?:(?:[ -]|%20|\+)?\d){9,}")
@@ -116,50 +123,97 @@ def _references(node: Any) -> Iterator[Resource]:
 @dataclass(frozen=True, slots=True)
 class _Answer:
     status: int
-    headers: Mapping[str, str]
+    headers: Message
     body: bytes
 
     def json(self) -> Resource:
         """Return the body, or nothing if it is no JSON object: a proxy's page, say."""
         try:
             document = json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return document if isinstance(document, dict) else {}
 
 
 class _Http:
-    """One connection pool: bounded in time and size, certificates verified, redirects not followed."""
+    """A connection to each host: bounded in time and size, certificates verified, redirects not followed.
+
+    An answer that drips a byte at a time is cut off like one that never comes. A server that asks for a pause
+    (``Retry-After``) gets it, from whoever calls.
+    """
 
     def __init__(self, timeout_s: float) -> None:
-        import urllib3  # noqa: PLC0415 - homes without a record server do not pay for it
-
-        self._error: type[Exception] = urllib3.exceptions.HTTPError
         self._timeout_s = timeout_s
-        self._pool: urllib3.PoolManager = urllib3.PoolManager(timeout=timeout_s, retries=False)
+        self._lines: dict[str, http.client.HTTPConnection] = {}
+        self._quiet_until_s = 0.0
+        self.clock_off_s = 0.0  # how far the server's clock was ahead of ours, by its last answer
 
     def request(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> _Answer:
-        deadline_s = time.monotonic() + self._timeout_s
+        host = urlsplit(url).netloc
+        if (left_s := self._quiet_until_s - time.monotonic()) > 0:
+            raise SinkUnavailable(SINK, f"{host} asked us to wait", retry_after_s=left_s)
         try:
-            response = self._pool.request(
-                method, url, body=body, headers=headers, redirect=False, preload_content=False
-            )
-            try:
-                data = bytearray()
-                for chunk in response.stream(1 << 16):
-                    data += chunk
-                    if len(data) > ANSWER_MAX_BYTES or time.monotonic() > deadline_s:
-                        raise SinkUnavailable(SINK, f"{urlsplit(url).netloc}: the answer is too long or too slow")
-            except BaseException:
-                response.close()  # what is left of this answer must not begin the next one
-                raise
-            response.release_conn()
-        except (self._error, OSError) as error:
-            raise SinkUnavailable(SINK, f"{urlsplit(url).netloc}: {_masked(str(error))}") from None
-        return _Answer(response.status, response.headers, bytes(data))
+            answer = self._request(method, url, headers, body)
+        except (http.client.HTTPException, OSError, ValueError) as error:
+            self._hang_up(url)
+            raise SinkUnavailable(SINK, f"{host}: {masked(str(error) or type(error).__name__)}") from None
+        if (pause_s := _retry_after_s(answer)) is not None:
+            self._quiet_until_s = time.monotonic() + pause_s
+        if (server_s := _server_time_s(answer)) is not None:
+            self._note_clock(server_s - time.time())
+        return answer
+
+    def _request(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> _Answer:
+        line = self._line(url)
+        assert line.sock is not None
+        # Time limits of a socket begin anew with each byte: this one does not.
+        overdue = threading.Timer(self._timeout_s, _cut, (line.sock,))
+        overdue.daemon = True
+        overdue.start()
+        try:
+            began_s = time.monotonic()
+            line.request(method, urlsplit(url)._replace(scheme="", netloc="").geturl(), body, dict(headers))
+            response = line.getresponse()
+            data = response.read(ANSWER_MAX_BYTES + 1)
+        finally:
+            overdue.cancel()
+        if len(data) > ANSWER_MAX_BYTES or response.length or time.monotonic() - began_s >= self._timeout_s:
+            raise TimeoutError("the answer is too long or too slow")
+        return _Answer(response.status, response.headers, data)
+
+    def _line(self, url: str) -> http.client.HTTPConnection:
+        address = urlsplit(url)
+        host = f"{address.scheme}://{address.netloc}"
+        line = self._lines.get(host)
+        # What is said before it is asked is the end of the line.
+        if line is not None and line.sock is not None and select.select([line.sock], [], [], 0)[0]:
+            line.close()
+        if line is None:
+            kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
+            line = self._lines[host] = kind(address.netloc, timeout=self._timeout_s)
+        if line.sock is None:
+            line.connect()
+        return line
+
+    def _hang_up(self, url: str) -> None:
+        address = urlsplit(url)
+        if line := self._lines.pop(f"{address.scheme}://{address.netloc}", None):
+            line.close()
+
+    def _note_clock(self, off_s: float) -> None:
+        if (abs(off_s) > CLOCK_TRUST_S) != (abs(self.clock_off_s) > CLOCK_TRUST_S):
+            log.warning("the record's clock and ours are %.0f s apart", off_s)
+        self.clock_off_s = off_s
 
     def close(self) -> None:
-        self._pool.clear()
+        for line in self._lines.values():
+            line.close()
+        self._lines.clear()
+
+
+def _cut(line: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(line, socket.SHUT_RDWR)  # of TCP: TLS belongs to the thread that reads
 
 
 class _Authorisation:
@@ -203,13 +257,14 @@ class _Authorisation:
         server_s = _server_time_s(answer)
         if answer.status in (400, 401) and server_s is not None and abs(server_s - now_s) > CLOCK_TRUST_S:
             # A box without a clock chip wakes up in the past, and its assertions are out of date at birth.
-            log.warning("the record's clock and ours are %.0f s apart; asking again by theirs", server_s - now_s)
+            log.warning("asking for an access token again, by the record's clock")
             answer = self._exchange(url, scope, server_s)
         grant = answer.json()
         token, life_s = grant.get("access_token"), grant.get("expires_in", 300)
         if answer.status != 200 or not isinstance(token, str) or not isinstance(life_s, int | float):
-            error = _masked(str(grant.get("error_description") or grant.get("error") or ""))
-            raise SinkUnavailable(SINK, f"no access token: HTTP {answer.status} {error}".strip())
+            error = masked(str(grant.get("error_description") or grant.get("error") or ""))
+            reason = f"no access token: HTTP {answer.status} {error}".strip()
+            raise SinkUnavailable(SINK, reason, retry_after_s=_retry_after_s(answer))
         return token, float(life_s)
 
     def _exchange(self, url: str, scope: str, now_s: float) -> _Answer:
@@ -266,7 +321,10 @@ class FhirRecord:
 
     Patients are looked up and their literal ids sent, as not every server resolves conditional
     references, and none says whether it does. The look-up is a POST: the number stays out of URLs and so
-    out of the logs of proxies.
+    out of the logs of proxies. It is done for each item, as patients are merged and replaced.
+
+    Wearable and room are creates of the same transaction, found by their identifiers: they cost no request of
+    their own, and an id kept from yesterday might be one that somebody deleted.
     """
 
     def __init__(self, record: RecordSettings, secrets: Path) -> None:
@@ -274,7 +332,10 @@ class FhirRecord:
         self._base_url = record.base_url.rstrip("/")
         self._http = _Http(record.timeout_s)
         self._authorisation = _Authorisation(record, secrets, self._http)
-        self._takes_our_ids: bool | None = None
+        self._capabilities: Capabilities | None = None
+        self._capabilities_until_s = 0.0
+        self._unknown: frozenset[str] = frozenset()  # types that it does not name and refused
+        self._stumbles: dict[str, int] = {}  # by item
         address = urlsplit(self._base_url)
         if address.scheme == "http" and address.hostname not in ("127.0.0.1", "::1", "localhost"):
             log.warning("the record at %s is reached without TLS", address.netloc)
@@ -287,27 +348,84 @@ class FhirRecord:
             SinkRejected: the server refuses this item, or knows no such patient.
         """
         _, entries, updates = _unpack(item)
-        with _fhir_expected():
-            self._deliver(entries, updates)
+        try:
+            with _fhir_expected():
+                self._deliver(entries, updates)
+        except _Stumbled as error:
+            self._stumbled(item.key, error)
+            raise
+        self._stumbles.pop(item.key, None)
+
+    def _stumbled(self, key: str, error: _Stumbled) -> None:
+        """Refuse an item over which the server fails again and again, so that it does not hold up others."""
+        tries = self._stumbles[key] = self._stumbles.pop(key, 0) + 1
+        if tries >= STUMBLES_MOST:
+            try:
+                self.check()
+            except SinkError:
+                raise error from None  # it is not well: no reason to give up on the item
+            del self._stumbles[key]
+            raise SinkRejected(SINK, f"{error.reason} (the same at each of {tries} tries)") from None
+        while len(self._stumbles) > STUMBLES_KEPT:
+            del self._stumbles[next(iter(self._stumbles))]
 
     def _deliver(self, entries: list[Resource], updates: list[Resource]) -> None:
+        capabilities = self.capabilities()
+        if capabilities.obstacle:
+            raise SinkUnavailable(SINK, capabilities.obstacle)
         own = {reference["reference"] for reference in _references(entries)}
-        patients = {old: self._patient(old) for old in own if old.startswith(_PATIENT)}
+        patients = {old: self.patient(old) for old in own if old.startswith(_PATIENT)}
         for reference in _references(entries):
             reference["reference"] = patients.get(reference["reference"], reference["reference"])
-        entries = [entry for entry in entries if entry["request"]["method"] == "POST" or self._is_new(entry)]
-        ids = self._transact(entries, tuple(patients))
+        entries = without(entries, capabilities.left_out | self._unknown)
+        entries = [e for e in entries if e["request"]["method"] == "POST" or self._is_new(e, capabilities)]
+        ids = self._create(without(entries, self._unknown), capabilities, tuple(patients))
         for update in updates:
             self._update(ids[update["entry"]], update, tuple(patients))
 
+    def _create(
+        self, entries: list[Resource], capabilities: Capabilities, private: tuple[str, ...]
+    ) -> dict[str, str]:
+        """Send what is not there yet; what a server does not name it may take all the same, or be spared."""
+        unnamed = frozenset(e["resource"]["resourceType"] for e in entries) & set(OWN_IDS) - set(
+            capabilities.types
+        )
+        try:
+            return self._transact(entries, private)
+        except SinkRejected:
+            if not unnamed:
+                raise
+        ids = self._transact(without(entries, unnamed), private)
+        self._leave_out(unnamed)
+        return ids
+
+    def _leave_out(self, types: frozenset[str]) -> None:
+        self._unknown |= types
+        log.warning("the record does not know %s: left out", ", ".join(sorted(types)))
+
     def check(self) -> None:
-        """Raise as `deliver` does unless the server is R4 and lets us read our own entries."""
+        """Raise as `deliver` does unless the server can take our entries and lets us read them."""
+        if time.monotonic() >= self._capabilities_until_s:
+            self._read_capabilities()
+        if obstacle := self.capabilities().obstacle:
+            raise SinkUnavailable(SINK, obstacle)
         with _fhir_expected():
-            self._capabilities()
-            query = urlencode({"identifier": f"{self._system}/incident|check", "_summary": "count"})
-            answer = self._send("GET", f"Observation?{query}")
-            if answer.json().get("resourceType") != "Bundle":
-                raise _refusal("reading our entries", answer)
+            self.read_own()
+
+    def read_own(self) -> None:
+        """Raise `SinkUnavailable` or `SinkRejected` unless our own entries can be read."""
+        query = urlencode({"identifier": f"{self._system}/incident|check", "_summary": "count"})
+        answer = self._send("GET", f"Observation?{query}")
+        if answer.status != 200 or answer.json().get("resourceType") != "Bundle":
+            raise _refusal("reading our entries", answer)
+
+    def reach(self) -> None:
+        """Raise `SinkUnavailable` unless something answers at the server's address, credentials or not."""
+        self._http.request("GET", f"{self._base_url}/metadata", {"Accept": "application/fhir+json"})
+
+    def authorise(self) -> None:
+        """Raise `SinkUnavailable` unless there is a token to send, where one is needed."""
+        self._authorisation.headers()
 
     def close(self) -> None:
         """Close all connections."""
@@ -315,8 +433,39 @@ class FhirRecord:
 
     @property
     def left_out(self) -> str:
-        """What this server cannot be told, once known; empty if all is well."""
-        return "" if self._takes_our_ids is not False else "Provenance and AdverseEvent"
+        """What this server cannot be told, as far as known; empty if all is well."""
+        known = self._capabilities.left_out if self._capabilities else frozenset()
+        return " and ".join(sorted(known | self._unknown, reverse=True))
+
+    @property
+    def clock_off_s(self) -> float:
+        """How far the server's clock is ahead of ours, by its last answer."""
+        return self._http.clock_off_s
+
+    def capabilities(self) -> Capabilities:
+        """Return what the server says it can do, read once and remembered; `check` reads it anew now and then.
+
+        Raises:
+            SinkUnavailable: it does not say.
+        """
+        return self._capabilities or self._read_capabilities()
+
+    def _read_capabilities(self) -> Capabilities:
+        answer = self._send("GET", "metadata")
+        try:
+            capabilities = Capabilities.of(answer.json())
+        except ValueError:
+            reason = f"no capability statement at the server: HTTP {answer.status}"
+            raise SinkUnavailable(SINK, reason, retry_after_s=_retry_after_s(answer)) from None
+        if capabilities.left_out and capabilities != self._capabilities:
+            log.warning(
+                "the record takes no ids of ours: %s left out", " and ".join(sorted(capabilities.left_out))
+            )
+        # What is not as it should be may be put right at any time.
+        well = not capabilities.obstacle and not capabilities.missing
+        self._capabilities_until_s = time.monotonic() + (CAPABILITIES_LIFE_S if well else 0.0)
+        self._capabilities = capabilities
+        return capabilities
 
     def _send(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -330,34 +479,27 @@ class FhirRecord:
             self._authorisation.forget()
         return answer
 
-    def _capabilities(self) -> bool:
-        if self._takes_our_ids is None:
-            answer = self._send("GET", "metadata")
-            statement = answer.json()
-            if answer.status != 200 or statement.get("resourceType") != "CapabilityStatement":
-                raise SinkUnavailable(SINK, f"no capability statement at the server: HTTP {answer.status}")
-            version = str(statement.get("fhirVersion", ""))
-            if not version.startswith("4."):
-                raise SinkUnavailable(SINK, f"the server speaks FHIR {version or '?'}; R4 is needed")
-            flags = [
-                resource.get("updateCreate", False)
-                for rest in statement.get("rest", [])
-                for resource in rest.get("resource", [])
-                if resource.get("type") in ("Provenance", "AdverseEvent")
-            ]
-            self._takes_our_ids = bool(flags) and all(flags)
-            if not self._takes_our_ids:
-                log.warning("the record takes no ids of ours: %s are left out", self.left_out)
-        return self._takes_our_ids
-
-    def _is_new(self, entry: Resource) -> bool:
+    def _is_new(self, entry: Resource, capabilities: Capabilities) -> bool:
         # Written once and never again: by then people may have added to it.
-        if not self._capabilities():
-            return False
+        kind = entry["resource"]["resourceType"]
         answer = self._send("GET", entry["request"]["url"])
-        if answer.status not in (200, 404, 410):
-            raise _refusal(f"reading {entry['resource']['resourceType']}", answer)
-        return answer.status == 404
+        if answer.status in (200, 404, 410):
+            return answer.status == 404
+        refusal = _refusal(f"reading {kind}", answer)
+        if kind in capabilities.types or not (isinstance(refusal, SinkRejected) or answer.status == 501):
+            raise refusal
+        self._leave_out(frozenset({kind}))
+        return False
+
+    def patient(self, reference: str) -> str:
+        """Return the one Patient that ``Patient?identifier=...`` means, as ``Patient/id``.
+
+        Raises:
+            SinkUnavailable: the server, the way to it or our credentials are not well.
+            SinkRejected: it has none, or several, or does not let us look.
+        """
+        with _fhir_expected():
+            return self._patient(reference)
 
     def _patient(self, reference: str) -> str:
         token = unquote(reference.removeprefix(_PATIENT))
@@ -385,7 +527,8 @@ class FhirRecord:
         answer = self._send("POST", "", json.dumps(bundle, separators=(",", ":")).encode(), headers)
         result = answer.json()
         if answer.status != 200 or result.get("resourceType") != "Bundle":
-            raise _refusal("writing the transaction", answer, private)
+            several = "the record has more than one entry with our identifier"
+            raise _refusal(several if answer.status == 412 else "writing the transaction", answer, private)
         taken = result.get("entry", [])
         ids = {}
         for entry, done in zip(entries, taken, strict=False):
@@ -436,15 +579,37 @@ def _has(resource: Resource, token: str) -> bool:
     )
 
 
+class _Stumbled(SinkUnavailable):
+    """The server failed, perhaps over this very item."""
+
+
+def _retry_after_s(answer: _Answer) -> float | None:
+    """Return for how long a server that refused us asks to be left alone; None where it does not."""
+    text = answer.headers.get("Retry-After", "").strip()
+    if answer.status < 400 or not text:
+        return None
+    try:
+        # By its own clock, where it is told by the clock.
+        wait_s = (
+            float(text)
+            if text.isdigit()
+            else parsedate_to_datetime(text).timestamp() - (_server_time_s(answer) or time.time())
+        )
+    except (ValueError, OverflowError):
+        return None
+    return min(max(wait_s, 0.0), RETRY_AFTER_MOST_S)
+
+
 def _server_time_s(answer: _Answer) -> float | None:
     try:
-        moment = parsedate_to_datetime(answer.headers["Date"])
-    except (KeyError, ValueError):
+        moment = parsedate_to_datetime(answer.headers.get("Date", ""))
+    except ValueError:
         return None
     return moment.timestamp()
 
 
-def _masked(text: str, private: tuple[str, ...] = ()) -> str:
+def masked(text: str, private: tuple[str, ...] = ()) -> str:
+    """Return a text for logs and reasons: one line, not long, without NHS numbers or those in ``private``."""
     for reference in private:
         for number in (reference.rpartition("|")[2], unquote(reference.rpartition("|")[2])):
             text = text.replace(number, "***")
@@ -459,11 +624,12 @@ def _refusal(doing: str, answer: _Answer, private: tuple[str, ...] = ()) -> Sink
         for issue in issues
         if isinstance(issue, dict)
     )
-    reason = _masked(f"{doing}: HTTP {answer.status} {said}", private)
-    if 400 <= answer.status < 500 and answer.status not in _TRY_LATER:
+    reason = masked(f"{doing}: HTTP {answer.status} {said}", private)
+    if 400 <= answer.status < 500 and answer.status not in TRY_LATER:
         return SinkRejected(SINK, reason)
     # A redirect, or a page of some proxy instead of FHIR, says nothing about the item.
-    return SinkUnavailable(SINK, reason)
+    unavailable = _Stumbled if answer.status in ABOUT_THE_ITEM else SinkUnavailable
+    return unavailable(SINK, reason, retry_after_s=_retry_after_s(answer))
 
 
 # -- a store on this box ------------------------------------------------------------------------

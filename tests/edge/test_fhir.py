@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +15,21 @@ from hypothesis import strategies as st
 from edge.core.incident import Incident, Kind, Outcome, new_incident_id
 from edge.journal import OutboxItem
 from edge.settings import RecordSettings, ResidentSettings
-from edge.sinks.fhir import PageAttempt, RecordCase, acknowledged, attended, changed, paged, raised, resolved
+from edge.sinks.fhir import (
+    CREATED,
+    OWN_IDS,
+    Capabilities,
+    PageAttempt,
+    RecordCase,
+    acknowledged,
+    attended,
+    changed,
+    paged,
+    raised,
+    receiver,
+    resolved,
+)
+from edge.sinks.record import ABOUT_THE_ITEM, TRY_LATER
 
 NHS_NUMBER = "9434765919"
 AT = datetime(2026, 11, 22, 3, 14, 7, 250_000, tzinfo=UTC)
@@ -257,3 +274,99 @@ def test_a_blind_system_is_not_for_the_care_record() -> None:
 def test_only_findings_about_a_resident_resolve() -> None:
     with pytest.raises(ValueError, match="restored"):
         resolved(CASE, outcome=Outcome.RESTORED, by="", at=LATER)
+
+
+def test_rooms_and_beds_of_any_name_are_places_of_their_own() -> None:
+    rooms = [("12/A", None), ("12", "A"), ("12", None), ("12 A", None), ("12_2f_A", None), ("Zimmer ß|1,2", None)]
+    values = []
+    for room, bed in rooms:
+        incident = Incident(FALL.incident, "site-7", Kind.FALL, AT, room=room, bed=bed)
+        location = resources(raised(RecordCase(incident, None, RecordSettings(), "FALL?")))["Location"]
+        values.append(location["identifier"][0]["value"])
+    assert len(set(values)) == len(rooms)
+    assert values[1] == "site-7/12/A"
+    assert not set("".join(values)) & set("|,$\\&%+=#?ß")  # what some servers do not find again
+
+
+@pytest.mark.parametrize(
+    ("to", "shown"),
+    [
+        ("12", "12"),
+        ("999999", "999999"),
+        ("+44 7700 900123", "...123"),
+        ("07700900123", "...123"),
+        ("https://push.example/secret/topic", "push.example"),
+        ("sip:desk@192.168.1.20", "sip:desk@192.168.1.20"),
+        ("sip:07700900123@pbx", "sip:...123@pbx"),
+    ],
+)
+def test_whom_a_page_was_for_is_shown_without_telephone_numbers(to: str, shown: str) -> None:
+    assert receiver(to) == shown
+    page = PageAttempt("1", "sms-1", to, "FALL? RM 12", AT, accepted=True)
+    assert resources(paged(CASE, page))["Communication"]["recipient"] == [{"display": f"pager {shown}"}]
+
+
+# -- what a server says of itself ---------------------------------------------------------------
+
+
+def statement(**rest: Any) -> dict[str, Any]:
+    kinds = [
+        {"type": name, "conditionalCreate": True, "updateCreate": True, "versioning": "versioned"}
+        for name in (*CREATED, *OWN_IDS)
+    ]
+    server = {"mode": "server", "interaction": [{"code": "transaction"}], "resource": kinds, **rest}
+    return {"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1", "rest": [server]}
+
+
+def test_a_server_that_can_do_it_all_has_no_obstacle() -> None:
+    able = Capabilities.of(statement())
+    assert able.obstacle == ""
+    assert (able.missing, able.left_out, able.doubling, able.unversioned) == ((), frozenset(), (), ())
+
+
+def test_what_a_server_does_not_name_is_missing_or_to_be_tried() -> None:
+    able = Capabilities.of(statement(resource=[{"type": "Observation", "conditionalCreate": True}]))
+    assert set(able.missing) == set(CREATED) - {"Observation"}
+    assert able.left_out == frozenset()
+    assert able.obstacle == ""
+
+
+@pytest.mark.parametrize("version", ["", "3.0.2", "1.0.2", "4.1.0", "4.6.0", "5.0.0", "40.0"])
+def test_another_fhir_than_r4_is_an_obstacle(version: str) -> None:
+    assert "R4 is needed" in Capabilities.of({**statement(), "fhirVersion": version}).obstacle
+
+
+def test_a_client_s_part_of_a_statement_says_nothing_of_the_server() -> None:
+    client = {"mode": "client", "interaction": [{"code": "transaction"}]}
+    both = {**statement(interaction=[]), "rest": [client, *statement(interaction=[])["rest"]]}
+    assert "transactions" in Capabilities.of(both).obstacle
+
+
+@pytest.mark.parametrize(
+    "document", [{}, {"resourceType": "Bundle"}, {**statement(), "rest": 1}, {**statement(), "rest": [1]}]
+)
+def test_what_is_no_statement_is_no_news(document: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="CapabilityStatement"):
+        Capabilities.of(document)
+
+
+# -- the page for those who connect systems -----------------------------------------------------
+
+PAGE = (Path(__file__).parents[2] / "docs" / "care-record.md").read_text(encoding="utf-8")
+
+
+def test_the_page_names_every_identifier_type_and_code_that_is_sent() -> None:
+    unknown = RecordCase(FALL, ResidentSettings(id="r12", room="12"), RecordSettings(), "FALL?")
+    drill = RecordCase(replace(FALL, drill=True), RESIDENT, RecordSettings(), "FALL?")
+    sent = "".join(
+        item.body.decode() for case in (CASE, unknown, drill) for item in everything(case, Outcome.FALL)
+    )
+    systems = set(re.findall(rf'"{re.escape(RecordSettings().identifier_system)}(/[a-z-]+)"', sent))
+    assert systems == set(re.findall(r"`(/[a-z-]+)`", PAGE))
+    assert all(f"`{name}`" in PAGE for name in set(re.findall(r'"resourceType":"(\w+)"', sent)) - {"Bundle"})
+    assert all(code in PAGE for code in set(re.findall(r'"code":"([^"]+)"', sent)) - {"1", "s"})
+
+
+def test_the_page_names_every_status_that_is_tried_again_later() -> None:
+    for status in {*TRY_LATER, *ABOUT_THE_ITEM} - {501}:
+        assert re.search(rf"^\|[^|]*\b{status}\b[^|]*\|[^|]*tried again", PAGE, re.M), status

@@ -74,11 +74,16 @@ class Service:
         self.publisher.start()
 
     def event(self, timeout_s: float = 10.0) -> MqttEvent:
-        return self.events.get(timeout=timeout_s)
+        """Return the next event, and deal at once with whatever asks for it."""
+        event = self.events.get(timeout=timeout_s)
+        while event[0] == "heard":
+            self.publisher.forget(event[1], event[2])
+            event = self.events.get(timeout=timeout_s)
+        return event
 
     def no_event_for(self, quiet_s: float) -> bool:
         try:
-            self.events.get(timeout=quiet_s)
+            self.event(timeout_s=quiet_s)
         except queue.Empty:
             return True
         return False
@@ -326,6 +331,26 @@ def test_no_staff_message_raises(payload: bytes, incident: str) -> None:
 @pytest.mark.parametrize("incident", ["", "a b", "../x", "x" * 65, "\u00e9"])
 def test_an_odd_incident_id_is_refused(incident: str) -> None:
     assert parse_set(f"fallwatch/site-7/incident/{incident}/set", b'{"by": "Kim"}') is None
+
+
+@pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed; amqtt does not send again what it owes")
+def test_what_nobody_dealt_with_is_heard_again_after_a_restart(
+    tmp_path: Path, serve: Callable[..., Service]
+) -> None:
+    with mosquitto(tmp_path) as broker, Listener(broker.port, "nothing") as staff:
+        first = serve(broker.port)
+        assert first.event() == ("connected",)
+        staff.say(f"{TOPIC}/set", b'{"by": "Kim"}')
+        heard = ("acknowledge", INCIDENT, "Kim", "acknowledged")
+        assert first.events.get(timeout=10) == heard
+        first.publisher.stop()  # before it was written down
+        second = serve(broker.port)
+        assert {second.event(), second.event()} == {("connected",), heard}
+        assert second.no_event_for(0.3)
+        second.publisher.stop()
+        third = serve(broker.port)
+        assert third.event() == ("connected",)
+        assert third.no_event_for(0.5)
 
 
 def test_quiet_is_asked_for_by_resident_and_minutes() -> None:

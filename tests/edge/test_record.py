@@ -1,26 +1,24 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import logging
 import os
 import signal
 import socket
-import sqlite3
 import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import parse_qs
 
+import jwt
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -28,131 +26,42 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge.core.incident import Incident, Kind, Outcome, new_incident_id
+from edge.core.incident import Outcome, new_incident_id
 from edge.journal import OutboxItem
-from edge.settings import HomeSettings, RecordSettings, ResidentSettings, Settings
+from edge.settings import HomeSettings, RecordSettings, Settings
 from edge.sinks import SinkRejected, SinkUnavailable
 from edge.sinks.fhir import (
     NHS_NUMBER_SYSTEM,
-    PageAttempt,
+    Capabilities,
     RecordCase,
     acknowledged,
-    attended,
-    paged,
     raised,
     resolved,
 )
-from edge.sinks.record import CareRecord, EmbeddedRecord, FhirRecord, open_record
-
-NHS_NUMBER = "9434765919"
-OTHER_NHS_NUMBER = "4010232137"  # valid, and nobody at the server has it
-LOCAL_SYSTEM = "https://home.example/resident"
-AT = datetime(2026, 11, 22, 3, 14, 7, 250_000, tzinfo=UTC)
-LATER = AT + timedelta(minutes=9)
-STARTED_WITHIN_S = 30.0
-TYPES = (
-    "Observation",
-    "CommunicationRequest",
-    "Communication",
-    "Task",
-    "Device",
-    "Location",
-    "Provenance",
-    "AdverseEvent",
+from edge.sinks.record import STUMBLES_KEPT, STUMBLES_MOST, EmbeddedRecord, FhirRecord, open_record
+from tests.edge.record_peers import (
+    AT,
+    LATER,
+    LOCAL_SYSTEM,
+    NHS_NUMBER,
+    OTHER_NHS_NUMBER,
+    TYPES,
+    Answer,
+    Between,
+    EmbeddedStore,
+    Json,
+    Peer,
+    ServerStore,
+    Store,
+    a_case,
+    between,
+    counts,
+    fhir_record,
+    free_port,
+    medplum,
+    story,
+    told,
 )
-
-Json = dict[str, Any]
-
-
-def a_case(**changes: Any) -> RecordCase:
-    """Return a new incident in a home of its own, so that tests share a server and meet nowhere."""
-    incident = new_incident_id()
-    facts = Incident(
-        incident=incident,
-        home=f"home-{incident}",
-        kind=Kind.FALL,
-        raised_at=AT + timedelta(seconds=2),
-        impact_at=AT,
-        resident="r12",
-        room="12",
-        bed="A",
-        wearable="0042",
-        probability=0.97,
-        model="wrist-1",
-    )
-    resident = ResidentSettings(id="r12", room="12", bed="A", nhs_number=changes.pop("nhs_number", NHS_NUMBER))
-    record = RecordSettings(patient_local_system=LOCAL_SYSTEM)
-    return RecordCase(replace(facts, **changes), resident, record, "FALL? RM 12 BED A 03:14", 12.0)
-
-
-def story(case: RecordCase, outcome: Outcome = Outcome.FALL) -> list[OutboxItem]:
-    first = PageAttempt("1", "espa-1", "12", "FALL? RM 12 BED A 03:14", AT, accepted=False, reason="no answer")
-    return [
-        raised(case),
-        paged(case, first),
-        paged(case, replace(first, attempt="2", to="0", accepted=True)),
-        acknowledged(case, by="night staff", at=LATER),
-        attended(case, at=LATER),
-        resolved(case, outcome=outcome, by="night staff", at=LATER, on_floor_s=540.0),
-    ]
-
-
-# -- peers --------------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@dataclass
-class Peer:
-    """A real FHIR server in a process of its own."""
-
-    folder: Path
-    port: int
-    keys: list[Path]
-    process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        script = Path(__file__).with_name("fhir_server.py")
-        command = [sys.executable, str(script), str(self.folder), str(self.port), *map(str, self.keys)]
-        with (self.folder / "log").open("ab") as out:
-            self.process = subprocess.Popen(command, stdout=out, stderr=out)
-        deadline_s = time.monotonic() + STARTED_WITHIN_S
-        while time.monotonic() < deadline_s and self.process.poll() is None:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                self.ask("GET", "metadata")
-                return
-            time.sleep(0.1)
-        raise AssertionError((self.folder / "log").read_text())
-
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-    @property
-    def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/fhir"
-
-    def ask(self, method: str, path: str, body: Json | None = None) -> Json:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        headers = {"Authorization": "Bearer edge-token", "Content-Type": "application/fhir+json"}
-        connection.request(method, f"/fhir/{path}", None if body is None else json.dumps(body), headers)
-        response = connection.getresponse()
-        document: Json = json.loads(response.read() or b"{}")
-        connection.close()
-        return {"status": response.status, **document} if response.status >= 400 else document
-
-    def all(self, kind: str) -> list[Json]:
-        return [e["resource"] for e in self.ask("GET", f"{kind}?_count=1000").get("entry", [])]
-
-    def add_patient(self, system: str, value: str) -> None:
-        patient = {"resourceType": "Patient", "identifier": [{"system": system, "value": value}]}
-        assert "id" in self.ask("POST", "Patient", patient)
 
 
 @pytest.fixture(scope="session")
@@ -186,164 +95,33 @@ def peer(tmp_path_factory: pytest.TempPathFactory, key_folder: Path) -> Iterator
     server.kill()
 
 
-Answer = tuple[int, dict[str, str], bytes]
+@pytest.fixture(scope="session")
+def other_peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
+    server = medplum(tmp_path_factory.mktemp("medplum"))
+    server.add_patient(NHS_NUMBER_SYSTEM, NHS_NUMBER)
+    yield server
+    server.kill()
 
 
-@dataclass
-class Between:
-    """A proxy in front of the peer, or a server by itself, that does what a test says.
-
-    ``before(method, path, body)`` may answer in the peer's place, or raise ConnectionError to hang up;
-    ``after`` may change the peer's answer or hang up once the peer did its work.
-    """
-
-    peer: Peer | None = None
-    before: Callable[[str, str, bytes], Answer | None] = lambda *_: None
-    after: Callable[[str, str, Answer], Answer] = lambda _method, _path, answer: answer
-    seen: list[tuple[str, str, bytes]] = field(default_factory=list)
-    base_url: str = ""
-
-    def answer(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> Answer:
-        self.seen.append((method, path, body))
-        own = self.before(method, path, body)
-        if own is not None or self.peer is None:
-            return own or (404, {}, b"{}")
-        connection = http.client.HTTPConnection("127.0.0.1", self.peer.port, timeout=20)
-        connection.request(method, path, body, headers)
-        response = connection.getresponse()
-        data = response.read()
-        kept = {name: value for name, value in response.getheaders() if name in ("content-type", "etag", "date")}
-        connection.close()
-        return self.after(method, path, (response.status, kept, data))
+@pytest.fixture(params=["sekmet", "medplum"])
+def any_peer(request: pytest.FixtureRequest) -> Peer:
+    server: Peer = request.getfixturevalue("peer" if request.param == "sekmet" else "other_peer")
+    return server
 
 
-@contextlib.contextmanager
-def between(proxy: Between, context: ssl.SSLContext | None = None) -> Iterator[Between]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        wbufsize = -1  # headers and body in one packet: no wait for a delayed ACK
-
-        def handle_any(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "content-length")}
-            try:
-                status, answered, data = proxy.answer(self.command, self.path, body, headers)
-            except ConnectionError:
-                self.close_connection = True
-                return
-            self.send_response_only(status)
-            for name, value in {"Content-Length": str(len(data)), **answered}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            with contextlib.suppress(OSError):
-                self.wfile.write(data)
-
-        do_GET = do_POST = do_PUT = handle_any  # noqa: N815
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    server.handle_error = lambda *_: None  # type: ignore[method-assign]
-    if context is not None:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-    proxy.base_url = f"http{'s' if context else ''}://127.0.0.1:{server.server_port}/fhir"
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield proxy
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+# -- all records --------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def fhir_record(base_url: str, secrets: Path, **changes: Any) -> Iterator[FhirRecord]:
-    wanted = {"auth": "bearer", "token_file": "token", "timeout_s": 10.0, **changes}
-    record = FhirRecord(RecordSettings(kind="fhir-r4", base_url=base_url, **wanted), secrets)
-    try:
-        yield record
-    finally:
-        record.close()
-
-
-# -- both records -------------------------------------------------------------------------------
-
-
-class Store(Protocol):
-    """A record under test and a way to look into it."""
-
-    @property
-    def record(self) -> CareRecord: ...
-
-    def all(self, kind: str) -> list[Json]: ...
-
-
-@dataclass
-class ServerStore:
-    record: CareRecord
-    peer: Peer
-
-    def all(self, kind: str) -> list[Json]:
-        return self.peer.all(kind)
-
-
-@dataclass
-class EmbeddedStore:
-    record: EmbeddedRecord
-
-    def all(self, kind: str) -> list[Json]:
-        query = "SELECT body FROM resource AS r WHERE type = ? AND version ="
-        query += " (SELECT max(version) FROM resource WHERE type = r.type AND id = r.id)"
-        with contextlib.closing(sqlite3.connect(self.record.path)) as db:
-            return [json.loads(row[0]) for row in db.execute(query, (kind,))]
-
-
-@pytest.fixture(params=["embedded", "server"])
+@pytest.fixture(params=["embedded", "sekmet", "medplum"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     if request.param == "embedded":
         record = EmbeddedRecord(tmp_path / "record.sqlite3")
         yield EmbeddedStore(record)
         record.close()
     else:
-        peer = request.getfixturevalue("peer")
+        peer = request.getfixturevalue("peer" if request.param == "sekmet" else "other_peer")
         with fhir_record(peer.base_url, request.getfixturevalue("key_folder")) as remote:
             yield ServerStore(remote, peer)
-
-
-def told(store: Store, case: RecordCase) -> dict[str, list[Json]]:
-    """Return what a store holds of one home, free of what differs from store to store."""
-    everything = {kind: store.all(kind) for kind in TYPES}
-    names = {}
-    for kind, resources in everything.items():
-        for resource in resources:
-            identifier = resource.get("identifier") or [{"value": resource["id"]}]
-            value = (identifier if isinstance(identifier, dict) else identifier[0])["value"]
-            names[f"{kind}/{resource['id']}"] = f"{kind} {value}"
-    mine = {
-        f"{r['resourceType']}/{r['id']}"
-        for kind in TYPES
-        for r in everything[kind]
-        if case.incident.home in json.dumps(r)
-    }
-    found: dict[str, list[Json]] = {}
-    for kind, resources in everything.items():
-        kept = []
-        for resource in resources:
-            # Provenance names no home: it is known by what it points at.
-            if f"{kind}/{resource['id']}" in mine or any(f'"{name}"' in json.dumps(resource) for name in mine):
-                text = json.dumps({k: v for k, v in resource.items() if k not in ("id", "meta")}, sort_keys=True)
-                for literal, name in names.items():
-                    text = text.replace(f'"{literal}"', f'"{name}"')
-                kept.append(json.loads(text))
-        found[kind] = sorted(kept, key=lambda resource: json.dumps(resource, sort_keys=True))
-    return found
-
-
-def counts(store: Store, case: RecordCase) -> dict[str, int]:
-    return {kind: len(resources) for kind, resources in told(store, case).items() if resources}
 
 
 def test_an_alert_sent_twice_is_written_once(store: Store) -> None:
@@ -487,7 +265,7 @@ def _walk(node: Any) -> Iterator[Json]:
             yield from _walk(value)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(order=any_order(6), outcome=outcomes, drill=st.booleans())
 def test_any_order_of_deliveries_ends_the_same_on_this_box(
     tmp_path_factory: pytest.TempPathFactory, order: list[int], outcome: Outcome, drill: bool
@@ -500,42 +278,42 @@ def test_any_order_of_deliveries_ends_the_same_on_this_box(
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(order=any_order(2), outcome=outcomes, drill=st.booleans())
 def test_any_order_of_deliveries_ends_the_same_at_a_server(
-    peer: Peer, key_folder: Path, order: list[int], outcome: Outcome, drill: bool
+    any_peer: Peer, key_folder: Path, order: list[int], outcome: Outcome, drill: bool
 ) -> None:
-    with fhir_record(peer.base_url, key_folder) as record:
-        ends_alike(ServerStore(record, peer), order, outcome, drill)
+    with fhir_record(any_peer.base_url, key_folder) as record:
+        ends_alike(ServerStore(record, any_peer), order, outcome, drill)
 
 
 # -- a FHIR server ------------------------------------------------------------------------------
 
 
-def test_an_unknown_nhs_number_is_parked_and_nothing_is_written(peer: Peer, key_folder: Path) -> None:
+def test_an_unknown_nhs_number_is_parked_and_nothing_is_written(any_peer: Peer, key_folder: Path) -> None:
     case = a_case(nhs_number=OTHER_NHS_NUMBER)
-    with fhir_record(peer.base_url, key_folder) as record:
+    with fhir_record(any_peer.base_url, key_folder) as record:
         with pytest.raises(SinkRejected, match="no patients") as refused:
             record.deliver(raised(case))
-        assert counts(ServerStore(record, peer), case) == {}
+        assert counts(ServerStore(record, any_peer), case) == {}
     assert OTHER_NHS_NUMBER not in str(refused.value)
 
 
-def test_two_patients_with_one_number_are_for_a_person(peer: Peer, key_folder: Path) -> None:
+def test_two_patients_with_one_number_are_for_a_person(any_peer: Peer, key_folder: Path) -> None:
     case = a_case(nhs_number="")
     assert case.resident is not None
     case = replace(case, resident=replace(case.resident, local_id="B 7"))
-    with fhir_record(peer.base_url, key_folder) as record:
-        peer.add_patient(LOCAL_SYSTEM, "B 7")
+    with fhir_record(any_peer.base_url, key_folder) as record:
+        any_peer.add_patient(LOCAL_SYSTEM, "B 7")
         record.deliver(raised(case))  # one is fine, by the home's own number
-        peer.add_patient(LOCAL_SYSTEM, "B 7")
+        any_peer.add_patient(LOCAL_SYSTEM, "B 7")
         with pytest.raises(SinkRejected, match="2 patients"):
             record.deliver(raised(case))
 
 
-def test_the_number_is_in_no_url_and_the_entry_points_at_the_patient(peer: Peer, key_folder: Path) -> None:
-    with between(Between(peer)) as proxy, fhir_record(proxy.base_url, key_folder) as record:
+def test_the_number_is_in_no_url_and_the_entry_points_at_the_patient(any_peer: Peer, key_folder: Path) -> None:
+    with between(Between(any_peer)) as proxy, fhir_record(proxy.base_url, key_folder) as record:
         case = a_case()
         record.deliver(raised(case))
         assert all(NHS_NUMBER not in path for _, path, _ in proxy.seen)
-        subject = told(ServerStore(record, peer), case)["Observation"][0]["subject"]["reference"]
+        subject = told(ServerStore(record, any_peer), case)["Observation"][0]["subject"]["reference"]
         assert subject.startswith("Patient/")
         sent = next(body for _, path, body in proxy.seen if path == "/fhir")
         assert NHS_NUMBER.encode() not in sent  # resolved by us, for servers that cannot
@@ -550,19 +328,19 @@ def test_a_server_that_answers_with_everybody_matches_nobody(peer: Peer, key_fol
         record.deliver(raised(a_case()))
 
 
-def test_a_change_by_somebody_else_in_between_is_kept(peer: Peer, key_folder: Path) -> None:
+def test_a_change_by_somebody_else_in_between_is_kept(any_peer: Peer, key_folder: Path) -> None:
     case = a_case()
     meddled: list[str] = []
 
     def meddle(method: str, path: str, _: bytes) -> None:
         if method == "PUT" and "/Observation/" in path and not meddled:
             meddled.append(path)
-            theirs = peer.ask("GET", path.removeprefix("/fhir/"))
-            peer.ask("PUT", path.removeprefix("/fhir/"), {**theirs, "bodySite": {"text": "left hip"}})
+            theirs = any_peer.ask("GET", path.removeprefix("/fhir/"))
+            any_peer.ask("PUT", path.removeprefix("/fhir/"), {**theirs, "bodySite": {"text": "left hip"}})
 
-    with between(Between(peer, before=meddle)) as proxy, fhir_record(proxy.base_url, key_folder) as record:
+    with between(Between(any_peer, before=meddle)) as proxy, fhir_record(proxy.base_url, key_folder) as record:
         record.deliver(resolved(case, outcome=Outcome.FALL, by="night staff", at=LATER))
-        observation = told(ServerStore(record, peer), case)["Observation"][0]
+        observation = told(ServerStore(record, any_peer), case)["Observation"][0]
     assert meddled
     assert (observation["status"], observation["bodySite"]["text"]) == ("final", "left hip")
 
@@ -578,19 +356,17 @@ def test_a_version_that_is_always_stale_is_for_a_person(peer: Peer, key_folder: 
         record.deliver(acknowledged(a_case(), by="night staff", at=LATER))
 
 
-def test_a_verdict_is_one_new_version_and_a_stale_one_is_refused(peer: Peer, key_folder: Path) -> None:
+def test_a_verdict_is_one_new_version_and_a_stale_one_is_refused(any_peer: Peer, key_folder: Path) -> None:
     case = a_case()
-    with fhir_record(peer.base_url, key_folder) as record:
+    with fhir_record(any_peer.base_url, key_folder) as record:
         record.deliver(raised(case))
-        observation = next(r for r in peer.all("Observation") if case.incident.home in json.dumps(r))
-        connection = http.client.HTTPConnection("127.0.0.1", peer.port, timeout=20)
-        headers = {"Authorization": "Bearer edge-token", "Content-Type": "application/fhir+json"}
+        before = next(r for r in any_peer.all("Observation") if case.incident.home in json.dumps(r))
+        path, first = f"Observation/{before['id']}", before["meta"]["versionId"]
         record.deliver(resolved(case, outcome=Outcome.LOWERED, by="", at=LATER))
-        stale = {**headers, "If-Match": 'W/"1"'}
-        connection.request("PUT", f"/fhir/Observation/{observation['id']}", json.dumps(observation), stale)
-        assert connection.getresponse().status == 412  # the peer does hold its clients to it
-        connection.close()
-        assert peer.ask("GET", f"Observation/{observation['id']}")["meta"]["versionId"] == "2"
+        verdict = any_peer.ask("GET", path)
+        assert verdict["meta"]["versionId"] != first
+        assert any_peer.put(path, before, if_match=f'W/"{first}"') == 412  # the peer does hold its clients to it
+        assert any_peer.ask("GET", path) == verdict
 
 
 @pytest.mark.parametrize("answered", [False, True])
@@ -658,8 +434,8 @@ def test_a_server_killed_and_started_again_ends_with_one_of_each(tmp_path: Path,
 @pytest.mark.parametrize(
     ("status", "error"),
     [
-        *((status, SinkUnavailable) for status in (302, 401, 408, 429, 500, 502, 503)),
-        *((status, SinkRejected) for status in (400, 403, 404, 409, 412, 422)),
+        *((status, SinkUnavailable) for status in (302, 401, 407, 408, 409, 425, 429, 500, 502, 503, 504)),
+        *((status, SinkRejected) for status in (400, 403, 404, 410, 412, 422)),
     ],
 )
 def test_what_the_server_says_decides_whether_to_send_again(
@@ -753,20 +529,160 @@ def test_a_server_that_nobody_vouches_for_hears_nothing(key_folder: Path) -> Non
         assert proxy.seen == []
 
 
-def test_a_server_that_takes_no_ids_gets_all_the_rest(peer: Peer, key_folder: Path) -> None:
-    def refuse_ids(_method: str, path: str, answer: Answer) -> Answer:
+# -- what a server says of itself ---------------------------------------------------------------
+
+
+def saying(change: Callable[[Json], object]) -> Callable[[str, str, Answer], Answer]:
+    """Return for `Between.after`: the peer's capability statement with a change."""
+
+    def after(_method: str, path: str, answer: Answer) -> Answer:
         if path != "/fhir/metadata":
             return answer
-        return (answer[0], answer[1], answer[2].replace(b'"updateCreate":true', b'"updateCreate":false'))
+        statement = json.loads(answer[2])
+        change(statement["rest"][0])
+        return (answer[0], answer[1], json.dumps(statement).encode())
 
-    with between(Between(peer, after=refuse_ids)) as proxy, fhir_record(proxy.base_url, key_folder) as record:
+    return after
+
+
+def of_types(*names: str, **facts: Any) -> Callable[[Json], object]:
+    """Return a change of what a statement says of some types; the types are named if they were not."""
+
+    def change(rest: Json) -> None:
+        rest["resource"] += [{"type": name} for name in names if name not in [r["type"] for r in rest["resource"]]]
+        for resource in rest["resource"]:
+            if resource["type"] in names:
+                resource.update(facts)
+
+    return change
+
+
+def without_types(*names: str) -> Callable[[Json], object]:
+    def change(rest: Json) -> None:
+        rest["resource"] = [resource for resource in rest["resource"] if resource["type"] not in names]
+
+    return change
+
+
+def test_a_server_that_takes_no_ids_gets_all_the_rest(any_peer: Peer, key_folder: Path) -> None:
+    proxy = Between(any_peer, after=saying(of_types("Provenance", "AdverseEvent", updateCreate=False)))
+    with between(proxy), fhir_record(proxy.base_url, key_folder) as record:
         case = a_case()
         for item in story(case):
             record.deliver(item)
-        number = counts(ServerStore(record, peer), case)
-        assert "Provenance" in record.left_out
+        number = counts(ServerStore(record, any_peer), case)
+        assert record.left_out == "Provenance and AdverseEvent"
     assert number["Observation"] == 1
     assert not {"Provenance", "AdverseEvent"} & set(number)
+
+
+@pytest.mark.parametrize(("looked_up", "refused"), [(404, 404), (404, 422), (405, 400), (501, 400), (400, 404)])
+def test_a_server_without_adverse_events_still_gets_the_verdict(
+    any_peer: Peer, key_folder: Path, looked_up: int, refused: int
+) -> None:
+    def know_none(method: str, path: str, body: bytes) -> Answer | None:
+        if method == "GET" and "/AdverseEvent/" in path:
+            return (looked_up, {}, b'{"resourceType": "OperationOutcome"}')
+        if method == "POST" and b'"resourceType":"AdverseEvent"' in body:
+            return (refused, {}, b'{"resourceType": "OperationOutcome"}')
+        return None
+
+    proxy = Between(any_peer, before=know_none, after=saying(without_types("AdverseEvent")))
+    with between(proxy), fhir_record(proxy.base_url, key_folder) as record:
+        case = a_case()
+        for item in story(case):
+            record.deliver(item)
+        found = told(ServerStore(record, any_peer), case)
+        assert record.left_out == "AdverseEvent"
+    assert found["Observation"][0]["status"] == "final"
+    assert found["AdverseEvent"] == []
+    assert len(found["Provenance"]) == 2
+    assert "AdverseEvent" not in json.dumps(found["Provenance"])
+
+
+def test_a_refusal_for_another_reason_leaves_nothing_out(peer: Peer, key_folder: Path) -> None:
+    no: Answer = (422, {}, b'{"resourceType": "OperationOutcome"}')
+    proxy = Between(peer, before=lambda _, path, __: no if path == "/fhir" else None)
+    item = resolved(a_case(), outcome=Outcome.FALL, by="", at=LATER)
+    with between(proxy), fhir_record(proxy.base_url, key_folder) as record:
+        with pytest.raises(SinkRejected, match="422"):
+            record.deliver(item)
+        assert record.left_out == ""
+        proxy.seen.clear()
+        with pytest.raises(SinkRejected, match="422"):
+            record.deliver(acknowledged(a_case(), by="", at=LATER))
+        assert [path for _, path, __ in proxy.seen].count("/fhir") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda rest: rest.update(interaction=[]), "takes no transactions"),
+        (lambda rest: rest.pop("interaction"), "takes no transactions"),
+        (of_types("Observation", conditionalCreate=False), "Observation would be doubled"),
+        (of_types("Communication", conditionalCreate=None), "Communication would be doubled"),
+    ],
+)
+def test_a_server_that_would_double_entries_or_write_halves_is_sent_none(
+    peer: Peer, key_folder: Path, change: Callable[[Json], object], said: str
+) -> None:
+    proxy = Between(peer, after=saying(change))
+    with between(proxy), fhir_record(proxy.base_url, key_folder) as record:
+        for try_it in (record.check, lambda: record.deliver(raised(a_case()))):
+            with pytest.raises(SinkUnavailable, match=said):
+                try_it()
+        assert not [path for method, path, _ in proxy.seen if method != "GET"]
+
+
+def test_what_a_server_can_do_is_read_once_and_again_by_a_later_check(
+    peer: Peer, key_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read() -> int:
+        return [path for _, path, __ in proxy.seen].count("/fhir/metadata")
+
+    proxy = Between(peer)
+    with between(proxy), fhir_record(proxy.base_url, key_folder) as record:
+        for item in story(a_case()):
+            record.deliver(item)
+        record.check()
+        assert read() == 1
+        record._capabilities_until_s = 0.0  # as after a quarter of an hour
+        for _ in range(2):
+            record.check()
+        assert read() == 2
+        record._capabilities_until_s = 0.0
+        proxy.before = lambda _, path, __: (503, {}, b"{}") if path == "/fhir/metadata" else None
+        with pytest.raises(SinkUnavailable, match="503"):
+            record.check()
+        record.deliver(raised(a_case()))  # what was known still holds
+
+
+def test_a_server_put_right_is_noticed_at_the_next_check(peer: Peer, key_folder: Path) -> None:
+    proxy = Between(peer, after=saying(lambda rest: rest.pop("interaction")))
+    with between(proxy), fhir_record(proxy.base_url, key_folder) as record:
+        with pytest.raises(SinkUnavailable):
+            record.check()
+        proxy.after = lambda _method, _path, answer: answer
+        record.check()
+
+
+json_like = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["rest", "fhirVersion"]),
+        json_like | st.lists(st.dictionaries(st.sampled_from(["interaction", "resource", "mode"]), json_like)),
+    )
+)
+def test_a_statement_is_read_or_refused_whatever_is_in_it(statement: Json) -> None:
+    with contextlib.suppress(ValueError):
+        read = Capabilities.of({"resourceType": "CapabilityStatement", **statement})
+        assert read.obstacle  # none of these is of use
 
 
 def test_a_server_of_another_fhir_is_found_out(key_folder: Path) -> None:
@@ -778,6 +694,183 @@ def test_a_server_of_another_fhir_is_found_out(key_folder: Path) -> None:
         pytest.raises(SinkUnavailable, match=r"5\.0\.0"),
     ):
         record.check()
+
+
+# -- faults of every kind -----------------------------------------------------------------------
+
+
+def test_two_entries_with_our_identifier_are_for_a_person(any_peer: Peer, key_folder: Path) -> None:
+    case = a_case()
+    observation = json.loads(raised(case).body)["bundle"]["entry"][2]["resource"]
+    loose = {k: v for k, v in observation.items() if k not in ("subject", "device")}
+    for _ in range(2):
+        assert "id" in any_peer.ask("POST", "Observation", loose)
+    with (
+        fhir_record(any_peer.base_url, key_folder) as record,
+        pytest.raises(SinkRejected, match="more than one entry with our identifier: HTTP 412"),
+    ):
+        record.deliver(raised(case))
+
+
+def http_date(moment: datetime) -> str:
+    return moment.strftime("%a, %d %b %Y %H:%M:%S GMT")
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [
+        ({"Retry-After": "120"}, 120.0),
+        ({"Retry-After": "99999999999999999999"}, 300.0),
+        ({"Retry-After": http_date(AT + timedelta(seconds=40)), "Date": http_date(AT)}, 40.0),
+        ({"Retry-After": http_date(AT), "Date": http_date(LATER)}, 0.0),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "-5"}, None),
+        ({"Retry-After": "\u00b2"}, None),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_asks_for_a_pause_gets_it(
+    key_folder: Path, status: int, headers: dict[str, str], wait_s: float | None
+) -> None:
+    proxy = Between(before=lambda *_: (status, headers, b"{}"))
+    with between(proxy), fhir_record(proxy.base_url, key_folder) as record:
+        with pytest.raises(SinkUnavailable, match=str(status)) as refused:
+            record.deliver(raised(a_case()))
+        assert refused.value.retry_after_s == wait_s
+        with pytest.raises(SinkUnavailable) as refused:
+            record.check()
+        if wait_s:
+            assert "asked us to wait" in refused.value.reason
+            assert refused.value.retry_after_s == pytest.approx(wait_s, abs=5)
+            assert len(proxy.seen) == 1
+        else:
+            assert len(proxy.seen) == 2
+
+
+def test_a_pause_that_is_over_is_forgotten(peer: Peer, key_folder: Path) -> None:
+    proxy = Between(peer, before=lambda *_: (503, {"Retry-After": "1"}, b"") if len(proxy.seen) == 1 else None)
+    with between(proxy), fhir_record(proxy.base_url, key_folder) as record:
+        with pytest.raises(SinkUnavailable):
+            record.deliver(raised(a_case()))
+        time.sleep(1.05)
+        record.deliver(raised(a_case()))
+
+
+@pytest.mark.parametrize("status", [409, 500])
+def test_an_item_over_which_a_well_server_stumbles_is_parked_in_the_end(
+    peer: Peer, key_folder: Path, status: int
+) -> None:
+    poison = raised(a_case(room="poison"))
+
+    def stumble(_method: str, path: str, body: bytes) -> Answer | None:
+        return (status, {}, b"{}") if path == "/fhir" and b"poison" in body else None
+
+    with between(Between(peer, before=stumble)) as proxy, fhir_record(proxy.base_url, key_folder) as record:
+        for _ in range(STUMBLES_MOST - 1):
+            with pytest.raises(SinkUnavailable, match=str(status)):
+                record.deliver(poison)
+            record.deliver(raised(a_case()))  # the rest goes on
+        with pytest.raises(SinkRejected, match=f"the same at each of {STUMBLES_MOST} tries"):
+            record.deliver(poison)
+        with pytest.raises(SinkUnavailable):  # a person had it sent once more: counted anew
+            record.deliver(poison)
+
+
+def test_nothing_is_parked_by_a_server_that_is_not_well(peer: Peer, key_folder: Path) -> None:
+    proxy = Between(peer)
+    with between(proxy), fhir_record(proxy.base_url, key_folder) as record:
+        item = raised(a_case())
+        record.check()
+        proxy.before = lambda *_: (500, {}, b"{}")
+        for _ in range(STUMBLES_MOST + 2):
+            with pytest.raises(SinkUnavailable):
+                record.deliver(item)
+
+
+def test_no_more_stumbles_are_counted_than_are_of_use(peer: Peer, key_folder: Path) -> None:
+    proxy = Between(peer, before=lambda _, path, __: (500, {}, b"{}") if path.endswith("_search") else None)
+    with between(proxy), fhir_record(proxy.base_url, key_folder) as record:
+        for _ in range(STUMBLES_KEPT + 20):
+            with pytest.raises(SinkUnavailable):
+                record.deliver(raised(a_case()))
+        assert len(record._stumbles) == STUMBLES_KEPT
+
+
+@pytest.mark.parametrize("drip", [b"HTTP/1.1 200 OK\r\nX: " + b"x" * 600, b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 600])
+def test_an_answer_a_byte_at_a_time_is_cut_off(key_folder: Path, drip: bytes) -> None:
+    sent: list[int] = []
+
+    def serve(listener: socket.socket) -> None:
+        line, _ = listener.accept()
+        with line, contextlib.suppress(OSError):
+            line.recv(65536)
+            for octet in drip:
+                line.sendall(bytes([octet]))
+                sent.append(octet)
+                time.sleep(0.02)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/fhir"
+        with fhir_record(address, key_folder, timeout_s=0.5) as record:
+            began_s = time.monotonic()
+            with pytest.raises(SinkUnavailable):
+                record.check()
+            assert time.monotonic() - began_s < 1.5
+        thread.join(timeout=20)
+    assert 5 < len(sent) < 200
+
+
+def test_half_an_answer_is_none(peer: Peer, key_folder: Path) -> None:
+    def halve(_method: str, path: str, answer: Answer) -> Answer:
+        return (answer[0], {"Content-Length": str(len(answer[2]) + 9), "Connection": "close"}, answer[2])
+
+    proxy = Between(peer, after=halve)
+    with (
+        between(proxy),
+        fhir_record(proxy.base_url, key_folder, timeout_s=2.0) as record,
+        pytest.raises(SinkUnavailable),
+    ):
+        record.check()
+
+
+def test_a_line_that_the_server_closed_meanwhile_is_opened_again(tmp_path: Path, key_folder: Path) -> None:
+    server = Peer(tmp_path, free_port(), [])
+    server.start()
+    try:
+        with fhir_record(server.base_url, key_folder) as record:
+            record.check()
+            server.kill()
+            server.start()
+            record.check()
+    finally:
+        server.kill()
+
+
+def test_a_clock_that_is_off_is_said_once(
+    peer: Peer, key_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = time.time
+    with fhir_record(peer.base_url, key_folder) as record:
+        record.check()
+        assert abs(record.clock_off_s) < 5
+        monkeypatch.setattr("edge.sinks.record.time.time", lambda: real() - 3600)
+        for _ in range(2):
+            record.check()
+        assert record.clock_off_s == pytest.approx(3600, abs=5)
+    assert len([r for r in caplog.records if "s apart" in r.getMessage()]) == 1
+
+
+def test_a_token_refused_twice_is_not_asked_for_a_third_time(peer: Peer, key_folder: Path) -> None:
+    proxy = Between(peer, before=lambda _, path, __: (401, {}, b"{}") if path == "/fhir" else None)
+    with between(proxy), fhir_record(proxy.base_url, key_folder, **smart("RS384")) as record:
+        with pytest.raises(SinkUnavailable, match="401"):
+            record.deliver(raised(a_case()))
+        paths = [path for _, path, __ in proxy.seen]
+        assert paths.count("/fhir") == 2
+        assert len([path for path in paths if "smart-configuration" in path]) == 2
 
 
 # -- credentials --------------------------------------------------------------------------------
@@ -793,6 +886,22 @@ def smart(algorithm: str, **changes: Any) -> Json:
         "key_algorithm": algorithm,
         **changes,
     }
+
+
+def test_rs512_is_there_for_services_that_want_it(key_folder: Path) -> None:
+    asked: list[str] = []
+
+    def answer(_method: str, path: str, body: bytes) -> Answer:
+        asked.extend(parse_qs(body.decode()).get("client_assertion", []))
+        return (400, {}, b"{}")
+
+    with between(Between(before=answer)) as proxy:
+        wanted = smart("RS384", key_algorithm="RS512", token_url=f"{proxy.base_url}/token")
+        with fhir_record(proxy.base_url, key_folder, **wanted) as record, pytest.raises(SinkUnavailable):
+            record.check()
+    public = (key_folder / "RS384.pem").read_text()
+    claims = jwt.decode(asked[0], public, algorithms=["RS512"], audience=f"{proxy.base_url}/token")
+    assert claims["iss"] == claims["sub"] == "falls-edge-RS384"
 
 
 @pytest.mark.parametrize("algorithm", ["RS384", "ES384"])
@@ -985,8 +1094,8 @@ def test_a_folder_that_cannot_be_written_keeps_the_item_waiting(tmp_path: Path) 
 def test_what_was_taken_survives_a_kill(tmp_path: Path) -> None:
     writer = f"""
 import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-import test_record as t
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+import tests.edge.record_peers as t
 record = t.EmbeddedRecord(t.Path({str(tmp_path / "record.sqlite3")!r}))
 while True:
     case = t.a_case()
