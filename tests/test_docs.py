@@ -31,7 +31,7 @@ from edge.core.supervision import Cause
 from edge.core.words import page_text
 from edge.journal import Case
 from edge.settings import Settings, load_settings
-from edge.sinks.mqtt import EVENT_TYPES, parse_set
+from edge.sinks.mqtt import EVENT_TYPES, parse_quiet, parse_set
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -404,7 +404,7 @@ def test_the_example_document_has_the_fields_of_a_real_one() -> None:
 
 
 def test_the_example_acknowledgement_is_taken() -> None:
-    (example,) = [text for text in fences(ROOT / "docs" / "mqtt.md", "json") if '"by": "night-carer"' in text]
+    (example,) = [text for text in fences(ROOT / "docs" / "mqtt.md", "json") if '"state": "ack' in text]
     topic = "fallwatch/site-7/incident/0193510c-1c2d-7a00-8000-0123456789ab/set"
     assert parse_set(topic, example.encode()) == (
         "acknowledge",
@@ -412,6 +412,12 @@ def test_the_example_acknowledgement_is_taken() -> None:
         "night-carer",
         "acknowledged",
     )
+
+
+def test_the_example_of_quiet_is_taken() -> None:
+    (example,) = [text for text in fences(ROOT / "docs" / "mqtt.md", "json") if '"minutes"' in text]
+    topic = "fallwatch/site-7/resident/r12/quiet/set"
+    assert parse_quiet(topic, example.encode()) == ("snooze", "r12", "night-carer", 600.0)
 
 
 def test_the_mqtt_page_has_every_event_type() -> None:
