@@ -118,7 +118,7 @@ def _floor_s(case: Case, end: Event | None) -> float | None:
     before_s = float(raised.body.get("since_impact_s", 0.0))
     if raised.boot == end.boot:
         return max(end.mono_s - raised.mono_s, 0.0) + before_s
-    if case.facts.clock_ok and end.body.get("clock_ok", True):
+    if case.facts.clock_ok and end.clock_ok:
         return max((end.at - raised.at).total_seconds(), 0.0) + before_s
     return None
 
@@ -206,11 +206,11 @@ def audit_row(event: Event | Note, facts: Incident | None, zone: ZoneInfo) -> di
     What has no name of its own there is JSON in ``more``.
     """
     body = event.body
-    rest = {name: value for name, value in body.items() if name not in (*_SAID_APART, "clock_ok")}
+    rest = {name: value for name, value in body.items() if name not in _SAID_APART}
     return {
         "seq": event.seq if isinstance(event, Event) else f"n{event.seq}",
         "at": event.at.astimezone(zone).isoformat(timespec="milliseconds"),
-        "clock_ok": body.get("clock_ok", True) and (event.kind != "raised" or facts is None or facts.clock_ok),
+        "clock_ok": event.clock_ok and (event.kind != "raised" or facts is None or facts.clock_ok),
         "boot": event.boot,
         "mono_s": event.mono_s,
         "incident": event.incident if isinstance(event, Event) else None,

@@ -161,7 +161,7 @@ class Note:
     """Something that happened to the home rather than to an incident."""
 
     seq: int
-    kind: str  # begun, lost-told, snoozed, snooze-ended, tested
+    kind: str  # lost, loss-told, snoozed, snooze-ended, test-sent, tested
     at: datetime
     boot: str
     mono_s: float
@@ -228,6 +228,7 @@ class Journal:
         self.path = path
         self._busy_timeout_s = busy_timeout_s
         self.quarantined: Path | None = None
+        self.unreadable: set[str] = set()  # of what was asked for; a person must look
         self._db = self._open()
 
     def _open(self) -> sqlite3.Connection:
@@ -235,11 +236,12 @@ class Journal:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             known = lock_path.exists()  # from then on there was a journal
+            missing = "missing" if known and not self.path.exists() else ""
             with lock_path.open("w") as lock:
                 # Two that put the same file aside would lose what one of them began.
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 try:
-                    return self._connect("missing" if known and not self.path.exists() else "first")
+                    return self._connect(missing)
                 except sqlite3.DatabaseError as error:
                     if not _is_damage(error):
                         raise
@@ -256,14 +258,17 @@ class Journal:
                 self.path.with_name(self.path.name + suffix).rename(f"{self.quarantined}{suffix}")
         log.error("journal is damaged (%s): moved to %s, starting a new one", error, self.quarantined)
 
-    def _connect(self, why_new: str) -> sqlite3.Connection:
-        """Open the file, or make it and note in it why there was none: the first, or one was lost."""
+    def _connect(self, lost: str) -> sqlite3.Connection:
+        """Open the file, or make it; note in it what was ``lost`` before, so that people are told."""
+        found = _log_octets(self.path)
         db = sqlite3.connect(self.path, timeout=self._busy_timeout_s, isolation_level=None)
         db.text_factory = lambda octets: octets.decode("utf-8", "replace")  # one bad octet spoils its row only
         try:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA foreign_keys = ON")
+            if _log_is_cut(db, self.path, found):
+                lost = "cut short"
             db.execute("BEGIN IMMEDIATE")
             verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if verdict != "ok":
@@ -276,8 +281,8 @@ class Journal:
             if version <= SCHEMA_VERSION:
                 for statement in _ADDED.split(";\n"):
                     db.execute(statement)
-            if version == 0:
-                db.execute(_INSERT_NOTE, ("begun", *_stamped(None, {"because": why_new})))
+            if lost:
+                db.execute(_INSERT_NOTE, ("lost", *_stamped(None, {"because": lost})))
             db.execute("COMMIT")
         except BaseException:
             db.close()
@@ -476,10 +481,12 @@ class Journal:
         for facts, *row in rows:
             event = _event(tuple(row))
             if event is None:
+                self.unreadable.add(str(row[1]))
                 continue
             if event.incident not in cases:
                 known = _facts(facts)
                 if known is None:
+                    self.unreadable.add(event.incident)
                     continue
                 cases[event.incident] = Case(known)
             cases[event.incident].events.append(event)
@@ -671,6 +678,33 @@ def _facts(text: str) -> Incident | None:
     except (ValueError, TypeError, KeyError) as error:
         log.error("an incident in the journal cannot be read: %s", error)
         return None
+
+
+def _log_octets(path: Path) -> bytes:
+    """Return the write-ahead log as it lies there.
+
+    No other file of an open database may be read past SQLite: closing it would take this process's locks away.
+    """
+    try:
+        return path.with_name(f"{path.name}-wal").read_bytes()
+    except OSError:
+        return b""
+
+
+def _log_is_cut(db: sqlite3.Connection, path: Path, found: bytes) -> bool:
+    """Tell whether SQLite leaves out commits at the end of the log that was ``found`` before it was opened.
+
+    To SQLite a frame with a wrong checksum is where the log ends: whatever was committed behind it is gone
+    without a word. Its format is that of https://www.sqlite.org/walformat.html.
+    """
+    read_frames = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
+    salts = found[16:24]
+    if len(found) < 32 or read_frames < 0 or _log_octets(path)[16:24] not in {salts, b""}:
+        return False  # no log, or another process has begun a new one meanwhile
+    frame_octets = 24 + int.from_bytes(found[8:12])
+    frames = range(32 + read_frames * frame_octets, len(found) - frame_octets + 1, frame_octets)
+    # The last frame of a commit says how large the database then is.
+    return any(found[at + 8 : at + 16] == salts and any(found[at + 4 : at + 8]) for at in frames)
 
 
 class _Damaged(sqlite3.DatabaseError):

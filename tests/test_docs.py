@@ -328,7 +328,8 @@ FAULTS = (
     "pager line espa-1 down",
     "incident store was damaged",
     "incident store was missing",
-    *(Cause.RECORD, Cause.RECORD_REFUSES, Cause.BROKER),
+    "incident store was cut short",
+    *(Cause.UNREADABLE, Cause.RECORD, Cause.RECORD_REFUSES, Cause.BROKER),
 )
 
 

@@ -176,12 +176,11 @@ class AlarmService:
 
     def _tell_loss(self, journal: Journal, now_s: float) -> None:
         """Tell staff once that an earlier journal was lost, with whatever was open in it."""
-        begun = journal.last_note("begun")
-        because = "first" if begun is None else begun.body["because"]
-        if because != "first" and journal.last_note("loss-told") is None:
-            cause = f"incident store was {because}: a new one is in use, see who was on the floor"
+        lost = journal.last_note("lost")
+        if lost is not None and journal.last_note("loss-told", seq=lost.seq) is None:
+            cause = f"incident store was {lost.body['because']}: see who was on the floor"
             self._raise_here(self._technical_facts(cause, fault=True), {}, now_s)
-            self._note(lambda journal: journal.add_note("loss-told"))
+            self._note(lambda journal: journal.add_note("loss-told", seq=lost.seq))
 
     def _begin(self, case: Case, now_s: float) -> None:
         facts, raised = case.facts, case.first("raised")
@@ -435,6 +434,8 @@ class AlarmService:
         for cause, line in self._lines().items():
             self._fault(cause, line, now_s)
         self._technical(Cause.RECORD_REFUSES, self._record.parked > 0, now_s, fault=True)
+        unreadable = self._journal is not None and bool(self._journal.unreadable)
+        self._technical(Cause.UNREADABLE, unreadable, now_s, fault=True)
         if self._mqtt is not None:
             self._mqtt.on_timer(now_s)
             self._mqtt.snoozes(self._snoozes, now_s=now_s)

@@ -56,7 +56,7 @@ def incidents(
         goes = f"{d['state']}: {d['acknowledged']['by']}" if d["acknowledged"] else "NOBODY YET"
         if d["resolved"]:
             goes = f"closed: {d['resolved']['outcome']}"
-        what = f"{what.strip()}, {_short_time(d['raised_at'])}{lain}"
+        what = f"{'DRILL ' * d['drill']}{what.strip()}, {_short_time(d['raised_at'])}{lain}"
         table.add_row(d["incident"], escape(what), escape(goes))
     Console().print(table)
     say("Next: fallwatch ack INCIDENT, then fallwatch resolve INCIDENT --outcome OUTCOME.")

@@ -23,6 +23,7 @@ class Cause(StrEnum):
     DONGLE_GONE = "receiver not connected"
     DETECT_SILENT = "fall detection stopped"
     JOURNAL = "incident store cannot be written"
+    UNREADABLE = "incident store has lines that cannot be read"
     RECORD = "care record down"
     RECORD_REFUSES = "care record refuses entries"
     BROKER = "message broker down"

@@ -227,7 +227,7 @@ class _Wire:
 @contextlib.contextmanager
 def _running(serve: Callable[[int], None]) -> Iterator[None]:
     ending, end = os.pipe()
-    thread = threading.Thread(target=serve, args=(ending,), name="tap-terminal")
+    thread = threading.Thread(target=serve, args=(ending,), name="tap-terminal", daemon=True)
     thread.start()
     try:
         yield

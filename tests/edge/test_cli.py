@@ -508,7 +508,6 @@ def test_the_first_characters_of_an_id_will_do_where_they_are_its_own(fallwatch:
     assert states == {first: "raised", second: "acknowledged"}
 
 
-@pytest.mark.parametrize("outcome", ["drowned", "restored", "FALL", ""])
 @pytest.mark.parametrize(
     ("command", "word"),
     [
@@ -590,6 +589,7 @@ def test_quiet_is_for_exactly_one_resident(fallwatch: Fallwatch, tmp_path: Path,
     assert "--resident" in refused.err
 
 
+@pytest.mark.parametrize("outcome", ["drowned", "restored", "FALL", ""])
 def test_an_outcome_that_is_none_is_refused(fallwatch: Fallwatch, state: Path, outcome: str) -> None:
     incident = raise_fall(state)
     ended = fallwatch("resolve", incident, "--outcome", outcome, "--state", state)

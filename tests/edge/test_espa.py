@@ -767,7 +767,7 @@ def test_a_far_end_that_keeps_hanging_up_is_not_called_without_end(monkeypatch: 
                 calls.append(time.monotonic())
 
     with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=hang_up_on_all)
+        thread = threading.Thread(target=hang_up_on_all, daemon=True)
         thread.start()
         url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
         pager, until_s = EspaPager("espa-1", EspaSettings(url=url)), time.monotonic() + 1.5
@@ -805,7 +805,7 @@ def test_a_far_end_that_babbles_costs_little_and_holds_up_no_page(noise: bytes, 
                 client.sendall(noise * 1000)
 
     with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=babble)
+        thread = threading.Thread(target=babble, daemon=True)
         thread.start()
         url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
         pager = EspaPager("espa-1", EspaSettings(url=url, ack_wait_s=0.2, attempts=1))

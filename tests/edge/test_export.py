@@ -144,7 +144,7 @@ def test_the_time_on_the_floor_ends_when_up_or_at_most_when_closed() -> None:
 def test_across_a_reboot_the_wall_clock_counts_if_it_was_right() -> None:
     up = event(7, "motion", 542, boot="b2", motion="upright")
     assert Story.of(a_case(EVENTS[0], up), LONDON).on_floor_s == 542
-    assert Story.of(a_case(EVENTS[0], replace(up, body={**up.body, "clock_ok": False})), LONDON).on_floor_s is None
+    assert Story.of(a_case(EVENTS[0], replace(up, clock_ok=False)), LONDON).on_floor_s is None
     assert Story.of(a_case(EVENTS[0], up, clock_ok=False), LONDON).on_floor_s is None
 
 
@@ -235,7 +235,7 @@ def test_every_message_and_what_came_back_is_in_the_log() -> None:
 
 
 def test_what_no_clock_vouches_for_is_marked_in_the_log() -> None:
-    doubtful = event(2, "attended", 5, by="ben", clock_ok=False)
+    doubtful = replace(event(2, "attended", 5, by="ben"), clock_ok=False)
     assert [row["clock_ok"] for row in rows_of([EVENTS[0], doubtful])] == [True, False]
     rows = list(
         audit_rows(

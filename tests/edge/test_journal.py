@@ -276,18 +276,61 @@ def test_each_event_says_whether_its_time_can_be_believed(
     assert (raised.clock_ok, raised.body) == (trusted, {"since_impact_s": 2.0})
 
 
-def test_the_first_journal_and_one_after_a_loss_say_so(path: Path) -> None:
-    def because() -> object:
+def test_a_journal_that_follows_a_lost_one_says_so(path: Path) -> None:
+    def lost() -> object:
         journal = Journal(path)
-        begun = journal.last_note("begun")
+        note = journal.last_note("lost")
         journal.close()
-        return None if begun is None else begun.body["because"]
+        return None if note is None else note.body["because"]
 
-    assert [because(), because()] == ["first", "first"]
+    assert [lost(), lost()] == [None, None]
     path.write_bytes(b"not a database, and long enough to be one" * 100)
-    assert because() == "damaged"
+    assert lost() == "damaged"
     path.unlink()
-    assert because() == "missing"
+    assert lost() == "missing"
+
+
+@pytest.mark.parametrize("frame", [0, 1, 5])
+def test_a_log_that_ends_before_its_last_commit_is_noticed(path: Path, tmp_path: Path, frame: int) -> None:
+    journal = Journal(path)
+    for _ in range(10):
+        journal.raise_incident(fall())
+    kept = tmp_path / "as the power cut left it"
+    kept.mkdir()
+    for file in path.parent.glob("journal.db*"):  # while it is open: a close would fold the log in
+        if not file.name.endswith("-shm"):
+            (kept / file.name).write_bytes(file.read_bytes())
+    journal.close()
+    whole = Journal(kept / path.name)
+    assert (len(whole.open_cases()), whole.last_note("lost")) == (10, None)
+    whole.close()
+
+    journal = Journal(path)
+    log = path.with_name("journal.db-wal")
+    for _ in range(10):
+        journal.raise_incident(fall())
+    octets = bytearray(log.read_bytes())
+    octets[32 + frame * (24 + 4096) + 1000] ^= 0x40
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    (cut / path.name).write_bytes(path.read_bytes())
+    (cut / log.name).write_bytes(octets)
+    journal.close()
+    short = Journal(cut / path.name)
+    note = short.last_note("lost")
+    assert note is not None
+    assert note.body == {"because": "cut short"}
+    assert len(short.open_cases()) < 20
+    short.close()
+
+
+def test_an_incident_that_cannot_be_read_is_counted(journal: Journal, path: Path) -> None:
+    incident = fall()
+    journal.raise_incident(incident)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE incident SET body = 'not JSON'")
+        db.commit()
+    assert (journal.open_cases(), journal.unreadable) == ([], {incident.incident})
 
 
 # -- snoozes ------------------------------------------------------------------------------------------

@@ -227,7 +227,7 @@ def test_a_channel_of_another_kind_is_tested_too(home: Home, caplog: pytest.LogC
             caller.sendall(b"HTTP/1.1 204 Done\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
     with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}/fallwatch"
         home.pagers.append(f'[[pager]]\nkind = "webhook"\nurl = "{url}"\n')
@@ -238,7 +238,10 @@ def test_a_channel_of_another_kind_is_tested_too(home: Home, caplog: pytest.LogC
     assert "is no line, so it has no trace" in caplog.text
 
 
-def test_listening_shows_the_polls_of_a_controlling_pager_system(home: Home) -> None:
+def test_listening_shows_the_polls_of_a_controlling_pager_system(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.sinks.espa_station._ANSWER_S", 0.1)  # it begins to poll before anybody is there
     home.pager(variant="slave")
     home.station.polls_every_s = 0.1
     ended = home.run("listen", "--seconds", "0.7", "--trace")

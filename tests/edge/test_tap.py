@@ -318,14 +318,14 @@ def test_a_terminal_without_manners_has_taken_the_page(home: Home) -> None:
     assert home.terminal.pages == [PAGED]
 
 
-@pytest.mark.parametrize("twice_s", [0.0, 0.02])
+@pytest.mark.parametrize("twice_s", [0.0, 0.05])
 def test_a_second_ack_does_not_pass_for_one_to_the_next_block(home: Home, twice_s: float) -> None:
     home.terminal.twice_s = twice_s
 
     def slowly(way: str, octets: bytes) -> None:
         if home.terminal.blocks:  # the first: the second ACK to it arrives before the next goes out
             home.terminal.block_naks = 100
-            time.sleep(0.1)
+            time.sleep(0.2)
 
     settings = TapSettings(url=home.url, answer_wait_s=0.5, attempts=2, most_characters=1000)
     with pytest.raises(SinkUnavailable, match="keeps asking"):
@@ -359,7 +359,7 @@ def test_a_terminal_that_babbles_is_given_up(home: Home, monkeypatch: pytest.Mon
                 return
 
     with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=babble)
+        thread = threading.Thread(target=babble, daemon=True)
         thread.start()
         home.url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
         began_s, began_cpu_s = time.monotonic(), time.thread_time()
