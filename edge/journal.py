@@ -142,18 +142,22 @@ class Case:
     def elapsed_s(self, since: Event, *, now_s: float) -> float:
         """Return seconds since an event: by the monotonic clock, or the wall clock after a reboot.
 
-        Where the wall clock cannot be believed, then or now, it is how long the machine was certainly on: until
-        the last event of each boot (Linux counts monotonic time from the start), and since this one.
+        Where the wall clock cannot be believed, then or now, it is a lower bound: how long the machine was certainly
+        on until the last event of each boot (Linux counts monotonic time from the start), what the wall clock said
+        at later events that it can be believed for, and the time since this boot.
         """
         if since.boot == boot_id():
             return max(now_s - since.mono_s, 0.0)
         last_s: dict[str, float] = {}
+        believed_s = 0.0
         for event in self.events:
             if event.seq >= since.seq and event.boot != boot_id():
                 last_s[event.boot] = max(last_s.get(event.boot, 0.0), event.mono_s)
-        seen_s = max(sum(last_s.values()) - since.mono_s, 0.0) + now_s
+                if event.clock_ok and since.clock_ok:
+                    believed_s = max(believed_s, (event.at - since.at).total_seconds())
+        least_s = max(sum(last_s.values()) - since.mono_s, believed_s, 0.0) + now_s
         trusted = clock_ok() and since.clock_ok
-        return max((utc_now() - since.at).total_seconds(), seen_s) if trusted else seen_s
+        return max((utc_now() - since.at).total_seconds(), least_s) if trusted else least_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,14 +223,17 @@ class Wear:
 class Journal:
     """One process's connection to the journal; use it from one thread."""
 
-    def __init__(self, path: Path, *, busy_timeout_s: float = 5.0) -> None:
+    def __init__(self, path: Path, *, busy_timeout_s: float = 5.0, look_for_loss: bool = False) -> None:
         """Open it, or make it; wait at most ``busy_timeout_s`` for another process at each write.
+
+        ``look_for_loss`` is for services as they start: is all there that was committed before a power cut?
 
         Raises:
             JournalUnavailable: it can be neither opened nor made.
         """
         self.path = path
         self._busy_timeout_s = busy_timeout_s
+        self._look_for_loss = look_for_loss
         self.quarantined: Path | None = None
         self.unreadable: set[str] = set()  # of what was asked for; a person must look
         self._db = self._open()
@@ -260,14 +267,14 @@ class Journal:
 
     def _connect(self, lost: str) -> sqlite3.Connection:
         """Open the file, or make it; note in it what was ``lost`` before, so that people are told."""
-        found = _log_octets(self.path)
+        found = _log_octets(self.path) if self._look_for_loss else b""
         db = sqlite3.connect(self.path, timeout=self._busy_timeout_s, isolation_level=None)
         db.text_factory = lambda octets: octets.decode("utf-8", "replace")  # one bad octet spoils its row only
         try:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA foreign_keys = ON")
-            if _log_is_cut(db, self.path, found):
+            if self._look_for_loss and _log_is_cut(db, self.path, found):
                 lost = "cut short"
             db.execute("BEGIN IMMEDIATE")
             verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]

@@ -139,7 +139,7 @@ class AlarmService:
     def _follow_journal(self, now_s: float) -> None:
         with self._journal_guard():
             if self._journal is None:
-                self._journal = Journal(self._journal_path, busy_timeout_s=JOURNAL_BUSY_S)
+                self._journal = Journal(self._journal_path, busy_timeout_s=JOURNAL_BUSY_S, look_for_loss=True)
                 self._resume(self._journal, now_s)
             self._flush_notes()
             version = self._journal.data_version()

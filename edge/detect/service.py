@@ -267,7 +267,7 @@ class DetectService:
         while self._writes:
             try:
                 if self._journal is None:
-                    self._journal = Journal(self._journal_path, busy_timeout_s=JOURNAL_BUSY_S)
+                    self._journal = Journal(self._journal_path, busy_timeout_s=JOURNAL_BUSY_S, look_for_loss=True)
                 self._writes[0](self._journal)
             except JournalUnavailable as error:
                 if isinstance(error, JournalGone):
@@ -290,7 +290,7 @@ class DetectService:
 
     def _open_journal(self) -> None:
         try:
-            self._journal = Journal(self._journal_path, busy_timeout_s=JOURNAL_BUSY_S)
+            self._journal = Journal(self._journal_path, busy_timeout_s=JOURNAL_BUSY_S, look_for_loss=True)
         except JournalUnavailable as error:
             log.error("%s", error)
 

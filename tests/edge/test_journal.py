@@ -301,7 +301,7 @@ def test_a_log_that_ends_before_its_last_commit_is_noticed(path: Path, tmp_path:
         if not file.name.endswith("-shm"):
             (kept / file.name).write_bytes(file.read_bytes())
     journal.close()
-    whole = Journal(kept / path.name)
+    whole = Journal(kept / path.name, look_for_loss=True)
     assert (len(whole.open_cases()), whole.last_note("lost")) == (10, None)
     whole.close()
 
@@ -316,7 +316,7 @@ def test_a_log_that_ends_before_its_last_commit_is_noticed(path: Path, tmp_path:
     (cut / path.name).write_bytes(path.read_bytes())
     (cut / log.name).write_bytes(octets)
     journal.close()
-    short = Journal(cut / path.name)
+    short = Journal(cut / path.name, look_for_loss=True)
     note = short.last_note("lost")
     assert note is not None
     assert note.body == {"because": "cut short"}
