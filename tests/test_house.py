@@ -115,7 +115,8 @@ def loaded(*modules: str) -> set[str]:
 def test_a_broken_model_cannot_silence_a_pager() -> None:
     """No page, no key, no command waits for numpy, onnxruntime or a bundle: none is even loaded."""
     lean = ["edge.cli", "edge.journal", "edge.keys", "edge.runfile", "edge.settings"]
-    lean += [f"edge.core.{name}" for name in ("incident", "escalation", "words", "supervision", "routing", "delivery")]
+    core = ("incident", "escalation", "routing", "delivery", "words", "supervision")
+    lean += [f"edge.core.{name}" for name in core]
     lean += [m for m in MODULES if m.startswith(("edge.alarm.", "edge.sinks.", "firmware_bridge.", "edge.cli."))]
     lean.remove("edge.cli.__main__")  # it would run
     assert not loaded(*lean) & {"numpy", "onnxruntime", "models", "torch", "training"}

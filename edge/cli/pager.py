@@ -190,7 +190,7 @@ def _open(settings: Settings, name: str, channel: AnyChannel, trace: _Shown | No
             "the alarm service is connected to %s too; where the far end takes one caller only, stop it first",
             name,
         )
-    return open_channel(name, channel, settings.secrets, trace)
+    return open_channel(name, channel, settings.secrets, trace, beside=settings.path.parent)
 
 
 def _alarm_runs(run: Path) -> bool:
