@@ -142,7 +142,7 @@ class Case:
     def elapsed_s(self, since: Event, *, now_s: float) -> float:
         """Return seconds since an event: by the monotonic clock, or the wall clock after a reboot.
 
-        Where the wall clock cannot be believed, then or now, it is a lower bound: how long the machine was on until
+        Where the wall clock cannot be believed, then or now, it is a lower bound: how long the machine ran until
         the last event of each boot (Linux counts monotonic time from the start), what the wall clock said at later
         events for which it can be believed, and the time since this boot.
         """
