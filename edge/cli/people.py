@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,9 @@ from edge.settings import (
     Settings,
     load_settings,
 )
+
+if TYPE_CHECKING:
+    from edge.journal import Journal
 
 By = Annotated[str | None, typer.Option("--by", help="Who; your login name when left out.")]
 OUTCOMES = ("fall", "lowered", "near-fall", "not-a-fall", "drill")
@@ -74,7 +77,7 @@ def ack(
 
     who = by or getpass.getuser()
     try:
-        journal = open_journal(state)
+        journal = _journal(state)
         full = full_id(journal, incident)
         owner = journal.acknowledge(full, who)
     except JournalUnavailable as error:
@@ -104,7 +107,7 @@ def resolve(
         stop(f"--outcome {outcome!r} is not known; use one of {', '.join(OUTCOMES)}", status=2)
     who = by or getpass.getuser()
     try:
-        journal = open_journal(state)
+        journal = _journal(state)
         full = full_id(journal, incident)
         closed = journal.resolve(full, Outcome(outcome), who)
     except JournalUnavailable as error:
@@ -332,15 +335,30 @@ def _resident(settings: Settings, resident: str | None, room: str | None, bed: s
 
 def open_journal(state: Path) -> Any:
     """Open the journal of a state folder, or end with what is wrong."""
+    from edge.journal import JournalUnavailable
+
+    try:
+        return _journal(state)
+    except JournalUnavailable as error:
+        stop(str(error), status=1)
+
+
+def _journal(state: Path) -> Journal:
+    """Open the journal of a state folder; end where there is none.
+
+    Raises:
+        JournalUnavailable: there is one, and the disk refuses.
+    """
     from edge.journal import JOURNAL_FILE, Journal, JournalUnavailable
 
     path = state / JOURNAL_FILE
-    if not path.exists():
-        stop(f"{path}: there is no journal yet; has fallwatch run with this --state?", status=1)
     try:
-        return Journal(path)
-    except JournalUnavailable as error:
-        stop(str(error), status=1)
+        path.stat()
+    except FileNotFoundError:
+        stop(f"{path}: there is no journal yet; has fallwatch run with this --state?", status=1)
+    except OSError as error:  # a disk that died
+        raise JournalUnavailable(path, str(error)) from None
+    return Journal(path)
 
 
 def full_id(journal: Any, start: str) -> str:
