@@ -1,13 +1,14 @@
 # make setup   the command fallwatch, and ruff and mypy, in .venv/bin
 # make demo    the main job, shown in a minute
 # make test    lint, types and the whole test suite
+# make faults  the fault programme in full, an hour; FALLWATCH_SEED=2 for other faults, see docs/robustness.md
 # make lint    lint and types alone
 # make lock    choose versions anew (needs uv)
 
 PYTHON ?= python3
 PIP := .venv/bin/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: setup interop demo test lint lock clean
+.PHONY: setup interop demo test faults lint lock clean
 
 setup: .venv/.setup
 
@@ -44,6 +45,9 @@ lint: .venv/.setup
 
 test: .venv/.test lint
 	.venv/bin/pytest
+
+faults: .venv/.setup
+	FALLWATCH_FAULTS=full .venv/bin/pytest -s tests/faults
 
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header --upgrade --quiet

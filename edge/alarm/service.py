@@ -14,11 +14,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from edge.alarm.document import since_impact_s
-from edge.alarm.mqtt_feed import MqttFeed
 from edge.alarm.paging import Paging, Sending
 from edge.alarm.record_feed import RecordFeed
 from edge.alarm.worker import Heard, Report, Worker
@@ -45,6 +44,9 @@ from edge.settings import Settings
 from edge.sinks import Page, Reply
 from edge.sinks.record import open_record
 from edge.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from edge.alarm.mqtt_feed import MqttFeed
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +99,7 @@ class AlarmService:
         self._record = RecordFeed(
             settings, self._record_worker, lambda facts: self._text(facts, Words.ALARM), now_s=now_s
         )
-        self._mqtt = MqttFeed(settings, self._inbox, now_s=now_s) if settings.mqtt.host else None
+        self._mqtt = _open_mqtt(settings, self._inbox, now_s)
 
     def stop(self) -> None:
         """Ask `run` to end; safe in a signal handler."""
@@ -579,6 +581,14 @@ class AlarmService:
                 },
             },
         )
+
+
+def _open_mqtt(settings: Settings, inbox: queue.SimpleQueue[Any], now_s: float) -> MqttFeed | None:
+    if not settings.mqtt.host:
+        return None
+    from edge.alarm.mqtt_feed import MqttFeed  # noqa: PLC0415 - paho and TLS, which not every home needs
+
+    return MqttFeed(settings, inbox, now_s=now_s)
 
 
 def routes_of(settings: Settings) -> tuple[Route, ...]:
