@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -15,6 +16,10 @@ from numpy.typing import NDArray
 from models.card import Card, Decision
 from models.preprocess import Accel
 from models.scorer import Scorer
+
+# A deadline for each example would measure the machine; pytest's own time-out ends what hangs.
+hypothesis.settings.register_profile("fallwatch", deadline=None)
+hypothesis.settings.load_profile("fallwatch")
 
 WINDOW = 160  # samples: 5 s at 32 Hz
 LEAST_FALL_G = 3.0  # a window with this peak scores 0.5

@@ -20,10 +20,11 @@ from zoneinfo import ZoneInfo
 from edge.alarm.document import since_impact_s
 from edge.alarm.paging import Paging, Sending
 from edge.alarm.record_feed import RecordFeed
+from edge.alarm.technical import Technical
 from edge.alarm.worker import Heard, Report, Worker
 from edge.clock import clock_ok, monotonic_s, utc_now
 from edge.core.escalation import Escalation, Policy, Words
-from edge.core.incident import Incident, Kind, Outcome, new_incident_id, parse_utc
+from edge.core.incident import Incident, Kind, Outcome, parse_utc
 from edge.core.routing import Ladder, Route, ladder_for
 from edge.core.supervision import Cause, LineWatch
 from edge.core.words import page_text
@@ -59,7 +60,6 @@ JOURNAL_DOWN_S = 20.0  # a store that refuses for so long is told to a person
 RECORD_CHECK_S = 60.0
 DAY_S = 86_400.0
 WAITING_NOTES_MOST = 10_000
-REASON_MOST = 60  # characters of a reason on a pager
 BY_SYSTEM = "fallwatch"
 FOLLOWED = {"acknowledged", "resolved", "motion", "again"}  # events that change whom to call
 
@@ -82,7 +82,7 @@ class AlarmService:
         self._facts: dict[str, Incident] = {}
         self._noted_failures: set[tuple[str, int, str, str]] = set()
         self._snoozes: dict[str, Snooze] = {}
-        self._blind: dict[str, str] = {}  # what of the home does not work: the open technical incident
+        self._technical = Technical(settings.home.id, self._raise_here, self._restored)
         self._detect_spoke = False
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._stop = threading.Event()
@@ -167,21 +167,21 @@ class AlarmService:
         for case in open_cases:
             self._seq = max(self._seq, case.events[-1].seq)
             self._begin(case, now_s)
-            if case.facts.kind is Kind.BLIND and case.facts.cause and case.facts.wearable is None:
-                self._blind.setdefault(_key(case.facts.cause), case.facts.incident)
+            self._technical.resume(case.facts)
         for cause, line in self._lines().items():
-            line.down = line.down or cause in self._blind  # told by an earlier run, and not known to be better
+            line.down = line.down or cause in self._technical  # told by an earlier run, and not known to be better
         self._record.resume(journal)
         if self._mqtt is not None:
             self._mqtt.resume(journal, [case.facts.incident for case in open_cases])
-        self._tell_loss(journal, now_s)
+        self._tell_loss(journal)
 
-    def _tell_loss(self, journal: Journal, now_s: float) -> None:
+    def _tell_loss(self, journal: Journal) -> None:
         """Tell staff once that an earlier journal was lost, with whatever was open in it."""
         lost = journal.last_note("lost")
         if lost is not None and journal.last_note("loss-told", seq=lost.seq) is None:
-            cause = f"incident store was {lost.body['because']}: see who was on the floor"
-            self._raise_here(self._technical_facts(cause, fault=True), {}, now_s)
+            self._technical.tell(
+                f"incident store was {lost.body['because']}: see who was on the floor", fault=True
+            )
             self._note(lambda journal: journal.add_note("loss-told", seq=lost.seq))
 
     def _begin(self, case: Case, now_s: float) -> None:
@@ -428,21 +428,21 @@ class AlarmService:
         self._detect_spoke = self._detect_spoke or not silent
         grace = not self._detect_spoke and now_s - self._begun_s < DETECT_START_S
         if not grace:  # ... in which nobody knows: what an earlier run told staff stays told
-            self._technical(Cause.DETECT_SILENT, silent, now_s)
+            self._technical.observe(Cause.DETECT_SILENT, silent)
         if self._journal_error is not None and not self._notes:
             self._note(lambda journal: journal.move_cursor("alarm", self._seq))  # to learn when it is over
         down = self._journal_error
-        self._technical(Cause.JOURNAL, down is not None and now_s - down[0] > JOURNAL_DOWN_S, now_s)
+        self._technical.observe(Cause.JOURNAL, down is not None and now_s - down[0] > JOURNAL_DOWN_S)
         for cause, line in self._lines().items():
-            self._fault(cause, line, now_s)
-        self._technical(Cause.RECORD_REFUSES, self._record.parked > 0, now_s, fault=True)
+            self._technical.observe_line(cause, line, now_s=now_s)
+        self._technical.observe(Cause.RECORD_REFUSES, self._record.parked > 0, fault=True)
         unreadable = self._journal is not None and bool(self._journal.unreadable)
-        self._technical(Cause.UNREADABLE, unreadable, now_s, fault=True)
+        self._technical.observe(Cause.UNREADABLE, unreadable, fault=True)
         if self._mqtt is not None:
             self._mqtt.on_timer(now_s)
             self._mqtt.snoozes(self._snoozes, now_s=now_s)
         for unwritten in (detect or {}).get("unwritten", []):
-            self._on_unwritten(unwritten, now_s)
+            self._on_unwritten(unwritten)
         for word in take_words(self._run):
             self._on_word(word, now_s)
         for incident, escalation in self._escalations.items():
@@ -480,37 +480,13 @@ class AlarmService:
             lines[Cause.BROKER] = self._mqtt.line
         return lines
 
-    def _fault(self, cause: str, line: LineWatch, now_s: float) -> None:
-        """Tell staff of a far end that is down, with the reason, and when it is back."""
-        down = line.is_down(now_s=now_s)
-        reason = " ".join((line.reason or "no answer").split())[:REASON_MOST]
-        self._technical(f"{cause}: {reason}" if down else cause, down, now_s, fault=True)
-
-    def _technical(self, cause: str, holds: bool, now_s: float, *, fault: bool = False) -> None:
-        """Raise a technical incident of the whole home, or close it when its cause has gone."""
-        open_incident = self._blind.get(_key(cause))
-        if holds and open_incident is None:
-            facts = self._technical_facts(cause, fault=fault)
-            self._blind[_key(cause)] = facts.incident
-            self._raise_here(facts, {}, now_s)
-        elif not holds and open_incident is not None:
-            del self._blind[_key(cause)]
-            if open_incident in self._escalations:
-                self._escalations[open_incident].on_resolved(now_s=now_s)
-                self._paging.release(open_incident)
-            when = Moment.now()
-            self._note(lambda journal: journal.resolve(open_incident, Outcome.RESTORED, BY_SYSTEM, when=when))
-
-    def _technical_facts(self, cause: str, *, fault: bool) -> Incident:
-        return Incident(
-            incident=new_incident_id(),
-            home=self._settings.home.id,
-            kind=Kind.BLIND,
-            raised_at=utc_now(),
-            clock_ok=clock_ok(),
-            cause=str(cause),
-            fault=fault,
-        )
+    def _restored(self, incident: str) -> None:
+        """Close a technical incident whose cause has gone."""
+        if incident in self._escalations:
+            self._escalations[incident].on_resolved(now_s=monotonic_s())
+            self._paging.release(incident)
+        when = Moment.now()
+        self._note(lambda journal: journal.resolve(incident, Outcome.RESTORED, BY_SYSTEM, when=when))
 
     def _on_word(self, word: dict[str, Any], now_s: float) -> None:
         """Take what a person said on this machine while the journal took nothing."""
@@ -524,7 +500,7 @@ class AlarmService:
                     self._paging.release(incident)
                     self._note(lambda journal: journal.resolve(incident, found, by, when=when))
 
-    def _on_unwritten(self, unwritten: dict[str, Any], now_s: float) -> None:
+    def _on_unwritten(self, unwritten: dict[str, Any]) -> None:
         """Take an incident that detect could not put on disk."""
         document = unwritten["incident"]
         if document["incident"] in self._facts:
@@ -541,11 +517,11 @@ class AlarmService:
                 "impact_at": None if impact_at is None else parse_utc(impact_at),
             }
         )
-        self._raise_here(facts, unwritten["body"], now_s)
+        self._raise_here(facts, **unwritten["body"])
 
-    def _raise_here(self, facts: Incident, body: dict[str, Any], now_s: float) -> None:
+    def _raise_here(self, facts: Incident, **body: Any) -> None:
         """Call people about an incident whether or not the journal takes it."""
-        when = Moment.now()
+        when, now_s = Moment.now(), monotonic_s()
         since_impact = float(body.get("since_impact_s", 0.0))
         escalation = Escalation(facts, self._policy(facts), now_s=now_s, since_impact_s=since_impact)
         self._take(facts, escalation, now_s)
@@ -597,11 +573,6 @@ def routes_of(settings: Settings) -> tuple[Route, ...]:
     hours = {shift.name: shift.minutes() for shift in settings.shift}
     routes = [Route(r.groups, rooms.get(r.zone, frozenset()), hours.get(r.shift)) for r in settings.route]
     return (*routes, Route(settings.escalation.groups))
-
-
-def _key(cause: str) -> str:
-    """Return what stays the same of a cause while its reason may change."""
-    return cause.partition(":")[0]
 
 
 def _snooze(journal: Journal, resident: str, length_s: float, by: str, when: Moment) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -70,7 +70,7 @@ def run(
     begin_service(config, state, run, verbose=verbose)
     options = ["--config", str(config), "--state", str(state), "--run", str(run)] + ["--verbose"] * verbose
     children = [
-        _Child(name, [sys.executable, "-m", "edge.cli", name, *options], stuck_s, run)
+        _Child(name, [sys.executable, "-m", "edge.cli", name, *options], stuck_s)
         for name, stuck_s in STUCK_S.items()
     ]
     stopping = False
@@ -91,17 +91,17 @@ def run(
 class _Child:
     """One service under ``fallwatch run``: what systemd does for it in a home."""
 
-    def __init__(self, name: str, command: list[str], stuck_s: float, run: Path) -> None:
+    def __init__(self, name: str, command: list[str], stuck_s: float) -> None:
         self._name, self._command, self._stuck_s = name, command, stuck_s
         self._process: subprocess.Popen[bytes] | None = None
         self._next_start_s = 0.0
         self._started_s = self._alive_s = 0.0
         self._ready = False
         self._pause_s = RESTART_AFTER_S[0]
-        self._notify_path = run / f"{name}.notify"
-        self._notify_path.unlink(missing_ok=True)
+        # In the abstract namespace: a path may be too long, and nothing is left behind.
+        self._notify_name = f"fallwatch-{name}-{secrets.token_hex(8)}"
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        self._notify.bind(str(self._notify_path))
+        self._notify.bind(f"\0{self._notify_name}")
 
     def look_after(self, now_s: float) -> None:
         """Start it, hear it, and end it when it is stuck."""
@@ -120,7 +120,7 @@ class _Child:
         elif self._process is None and now_s >= self._next_start_s:
             self._process = subprocess.Popen(  # noqa: S603
                 self._command,
-                env={**os.environ, "NOTIFY_SOCKET": str(self._notify_path.absolute())},
+                env={**os.environ, "NOTIFY_SOCKET": f"@{self._notify_name}"},
                 start_new_session=True,
                 preexec_fn=_end_with_parent,  # noqa: PLW1509  # one thread
             )
@@ -144,7 +144,6 @@ class _Child:
                 self._process.kill()
                 self._process.wait()
         self._notify.close()
-        self._notify_path.unlink(missing_ok=True)
 
 
 @app.command(epilog="Example: fallwatch pair 0042 --resident r12")
