@@ -148,14 +148,14 @@ class Case:
         """
         if since.boot == boot_id():
             return max(now_s - since.mono_s, 0.0)
-        last_s: dict[str, float] = {}
-        believed_s = 0.0
+        least_s, last = 0.0, since
         for event in self.events:
-            if event.seq >= since.seq and event.boot != boot_id():
-                last_s[event.boot] = max(last_s.get(event.boot, 0.0), event.mono_s)
-                if event.clock_ok and since.clock_ok:
-                    believed_s = max(believed_s, (event.at - since.at).total_seconds())
-        least_s = max(sum(last_s.values()) - since.mono_s, believed_s, 0.0) + now_s
+            if event.seq > since.seq:
+                least_s += max(event.mono_s - (last.mono_s if event.boot == last.boot else 0.0), 0.0)
+                if since.clock_ok and event.clock_ok:
+                    least_s = max(least_s, (event.at - since.at).total_seconds())
+                last = event
+        least_s += max(now_s - (last.mono_s if last.boot == boot_id() else 0.0), 0.0)
         trusted = clock_ok() and since.clock_ok
         return max((utc_now() - since.at).total_seconds(), least_s) if trusted else least_s
 

@@ -453,7 +453,9 @@ def test_after_a_reboot_it_is_a_wall_clock_to_believe_but_never_less_than_was_se
     case = journal.case(incident.incident)
     assert case is not None
     raised = dataclasses.replace(case.events[0], boot="the boot before")
-    later = dataclasses.replace(raised, kind="paged", mono_s=raised.mono_s + 260)  # and 12 s since the reboot
+    later = dataclasses.replace(
+        raised, kind="paged", seq=raised.seq + 1, mono_s=raised.mono_s + 260
+    )  # and 12 s since the reboot
     case.events[:] = [raised, later]
     monkeypatch.setattr(journal_module, "utc_now", lambda: raised.at + timedelta(seconds=wall_s))
     assert case.elapsed_s(raised, now_s=12.0) == pytest.approx(expected_s)
