@@ -65,6 +65,8 @@ ON CONFLICT (model, shadow, wearable, begun_at)
 DO UPDATE SET until_at = excluded.until_at, worn_s = excluded.worn_s
 """
 _INSERT_NOTE = "INSERT INTO note (kind, at, boot, mono_s, body) VALUES (?, ?, ?, ?, ?)"
+# What sqlite3 raises; a schema that is damaged is quoted in the message, which then is no UTF-8.
+_REFUSALS = (sqlite3.Error, UnicodeDecodeError)
 SNOOZE_MOST_S = 900.0  # quiet always ends; whoever needs longer asks again
 _SNOOZES_MOST = 1000  # looked back on: far more than a home can ask for within that time
 SAME_IMPACT_S = 10.0  # an impact this near a known one is the same, seen again after a restart
@@ -249,15 +251,15 @@ class Journal:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 try:
                     return self._connect(missing)
-                except sqlite3.DatabaseError as error:
+                except _REFUSALS as error:
                     if not _is_damage(error):
                         raise
                     self._put_aside(error)
                     return self._connect("damaged")
-        except (sqlite3.Error, OSError) as error:
+        except (*_REFUSALS, OSError) as error:
             raise JournalUnavailable(self.path, str(error)) from None
 
-    def _put_aside(self, error: sqlite3.DatabaseError) -> None:
+    def _put_aside(self, error: Exception) -> None:
         """Keep a damaged file for people to look at; alarming goes on with a new one."""
         self.quarantined = self.path.with_name(f"{self.path.name}.damaged-{utc_now():%Y%m%dT%H%M%S%f}")
         for suffix in ("", "-wal", "-shm"):
@@ -318,7 +320,7 @@ class Journal:
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
                 raise
-        except sqlite3.Error as error:
+        except _REFUSALS as error:
             raise self._unavailable(error) from None
 
     def _check_place(self) -> None:
@@ -329,7 +331,7 @@ class Journal:
         if not in_place:  # what is written to a file without its name is lost
             raise JournalGone(self.path, "was replaced")
 
-    def _unavailable(self, error: sqlite3.Error) -> JournalUnavailable:
+    def _unavailable(self, error: Exception) -> JournalUnavailable:
         if isinstance(error, sqlite3.IntegrityError):
             return JournalRefuses(self.path, str(error))
         return (JournalGone if _is_damage(error) else JournalUnavailable)(self.path, str(error))
@@ -337,7 +339,7 @@ class Journal:
     def _read(self, sql: str, *values: Any) -> list[Any]:
         try:
             return self._db.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
+        except _REFUSALS as error:
             raise self._unavailable(error) from None
 
     # -- incidents ----------------------------------------------------------------------------
@@ -718,6 +720,9 @@ class _Damaged(sqlite3.DatabaseError):
     """The file's own check failed."""
 
 
-def _is_damage(error: sqlite3.Error) -> bool:
+def _is_damage(error: Exception) -> bool:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return isinstance(error, _Damaged) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return isinstance(error, _Damaged | UnicodeDecodeError) or code in (
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+    )

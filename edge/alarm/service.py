@@ -256,6 +256,10 @@ class AlarmService:
             if self._journal_error is None:
                 log.error("%s", error)
                 self._journal_error = (monotonic_s(), error.reason)
+        except Exception as unforeseen:  # nothing that a file may hold ends the calls
+            if self._journal_error is None:
+                log.exception("the journal failed in a way nobody foresaw")
+                self._journal_error = (monotonic_s(), f"{type(unforeseen).__name__} (see the log)")
 
     def _note(self, write: Callable[[Journal], object]) -> None:
         """Write to the journal now, or, in order, as soon as it takes it."""

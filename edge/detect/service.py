@@ -26,6 +26,7 @@ from edge.journal import (
     SAME_IMPACT_S,
     Journal,
     JournalGone,
+    JournalRefuses,
     JournalUnavailable,
     Moment,
     ShadowAlarm,
@@ -269,6 +270,8 @@ class DetectService:
                 if self._journal is None:
                     self._journal = Journal(self._journal_path, busy_timeout_s=JOURNAL_BUSY_S, look_for_loss=True)
                 self._writes[0](self._journal)
+            except JournalRefuses as error:  # of an incident that was lost with an older journal
+                log.error("not written: %s", error)
             except JournalUnavailable as error:
                 if isinstance(error, JournalGone):
                     self._journal = None  # the next try opens it again

@@ -735,8 +735,8 @@ class EmbeddedRecord:
                 with contextlib.suppress(sqlite3.Error):
                     db.execute("ROLLBACK")
                 raise
-        except (sqlite3.Error, OSError) as error:
-            if isinstance(error, sqlite3.Error) and _is_corrupt(error):
+        except (sqlite3.Error, UnicodeDecodeError, OSError) as error:
+            if _is_corrupt(error):
                 self._move_aside(error)
             self.close()
             raise SinkUnavailable(SINK, f"{self.path}: {error}") from None
@@ -751,7 +751,7 @@ class EmbeddedRecord:
                     self._db = self._connect()
                 self._db.execute("BEGIN" if self._read_only else "BEGIN IMMEDIATE")
                 return self._db
-            except sqlite3.DatabaseError as error:
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 if last or not _is_corrupt(error) or self._read_only:
                     raise
                 self._move_aside(error)
@@ -808,9 +808,13 @@ class _Corrupt(sqlite3.DatabaseError):
     """The file's own check failed."""
 
 
-def _is_corrupt(error: sqlite3.Error) -> bool:
+def _is_corrupt(error: Exception) -> bool:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return isinstance(error, _Corrupt) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    # A damaged schema is quoted in the message, which then is no UTF-8.
+    return isinstance(error, _Corrupt | UnicodeDecodeError) or code in (
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+    )
 
 
 def _token(entry: Resource) -> str:

@@ -24,7 +24,9 @@ from typing import Any, Protocol
 import pytest
 
 from edge.core.incident import Kind
+from edge.detect.service import DetectService
 from edge.journal import JOURNAL_FILE, Case
+from edge.settings import load_settings
 from firmware_bridge.session import WearableCounters, WearableSession
 from firmware_bridge.virtual import VirtualDongle
 from tests.edge.brokers import MOSQUITTO, Broker, Heard, Listener, amqtt, free_port, mosquitto
@@ -323,6 +325,16 @@ def test_a_pager_line_that_is_down_stays_told_when_detect_starts(tmp_path: Path)
             until(lambda: home.receiver()["well"])
             time.sleep(1.5)  # it looks once a second at what it may withdraw
         assert home.case(Kind.BLIND).first("resolved") is None
+
+
+def test_news_of_an_incident_that_was_lost_with_an_older_journal_holds_nothing_up(tmp_path: Path) -> None:
+    with Home(tmp_path) as home:
+        service = DetectService(load_settings(home.config), home.state, home.run)
+        service._note("lost", "motion", motion="moving")
+        service._commit(Kind.BLIND, None, cause="receiver not connected")
+        assert [case.facts.kind for case in home.cases()] == [Kind.BLIND]
+        assert service._journal is not None
+        service._journal.close()
 
 
 def test_a_program_that_hangs_while_it_writes_the_journal_holds_no_page_up(tmp_path: Path) -> None:
