@@ -12,6 +12,7 @@ import fcntl
 import json
 import logging
 import sqlite3
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -704,16 +705,40 @@ def _log_is_cut(db: sqlite3.Connection, path: Path, found: bytes) -> bool:
     """Tell whether SQLite leaves out commits at the end of the log that was ``found`` before it was opened.
 
     To SQLite a frame with a wrong checksum is where the log ends: whatever was committed behind it is gone
-    without a word. Its format is that of https://www.sqlite.org/walformat.html.
+    without a word. A frame that is right and not read is none of that: its writer died before it had committed.
+    The log's format is that of https://www.sqlite.org/walformat.html.
     """
+    page_octets = db.execute("PRAGMA page_size").fetchone()[0]
     read_frames = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
-    salts = found[16:24]
-    if len(found) < 32 or read_frames < 0 or _log_octets(path)[16:24] not in {salts, b""}:
+    if len(found) < 32 or read_frames < 0 or _log_octets(path)[16:24] not in {found[16:24], b""}:
         return False  # no log, or another process has begun a new one meanwhile
-    frame_octets = 24 + int.from_bytes(found[8:12])
-    frames = range(32 + read_frames * frame_octets, len(found) - frame_octets + 1, frame_octets)
-    # The last frame of a commit says how large the database then is.
-    return any(found[at + 8 : at + 16] == salts and any(found[at + 4 : at + 8]) for at in frames)
+    first = 32 + read_frames * (24 + page_octets)
+    frames = range(first, len(found) - 24 - page_octets + 1, 24 + page_octets)
+    begins_well = _checksum(found, (0, 0), found[:24]) == struct.unpack(">2I", found[24:32])
+    salts = found[16:24] if begins_well else found[first + 8 : first + 16]
+    sums = struct.unpack(">2I", found[24:32] if read_frames == 0 else found[first - 8 - page_octets :][:8])
+    unread_well = begins_well
+    for at in frames:
+        if found[at + 8 : at + 16] != salts:
+            sums = (0, 0)  # of an older log, or damaged: what follows tells
+        else:
+            sums = _checksum(found, sums, found[at : at + 8] + found[at + 24 : at + 24 + page_octets])
+            unread_well = unread_well and sums == struct.unpack(">2I", found[at + 16 : at + 24])
+            # The last frame of a commit says how large the database then is.
+            if not unread_well and any(found[at + 4 : at + 8]):
+                return True
+    return False
+
+
+def _checksum(log_octets: bytes, so_far: tuple[int, ...], octets: bytes) -> tuple[int, ...]:
+    """Go on with the log's checksum; its words are in the order that the log's first octets name."""
+    order = ">" if log_octets[3] & 1 else "<"
+    s0, s1 = so_far
+    words = iter(struct.unpack(f"{order}{len(octets) // 4}I", octets[: len(octets) // 4 * 4]))
+    for even, odd in zip(words, words, strict=False):
+        s0 = (s0 + even + s1) & 0xFFFFFFFF
+        s1 = (s1 + odd + s0) & 0xFFFFFFFF
+    return s0, s1
 
 
 class _Damaged(sqlite3.DatabaseError):
