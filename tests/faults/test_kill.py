@@ -246,7 +246,7 @@ def test_no_incident_is_lost_or_doubled_whenever_alarm_is_killed(tmp_path: Path)
     counts = in_homes(tmp_path, kill_alarm, "alarm")
     assert_nothing_wrong(counts)
     assert counts["incidents"] >= KILLS / 2
-    assert counts["at_failpoints"] >= KILLS / 12
+    assert counts["at_failpoints"] >= KILLS // 12  # of three kills it may be none
 
 
 def assert_nothing_wrong(counts: Counter[str]) -> None:
