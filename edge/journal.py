@@ -277,7 +277,7 @@ class Journal:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA foreign_keys = ON")
-            if self._look_for_loss and _log_is_cut(db, self.path, found):
+            if self._look_for_loss and _is_new_boot(db) and _log_is_cut(db, self.path, found):
                 lost = "cut short"
             db.execute("BEGIN IMMEDIATE")
             verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -701,12 +701,24 @@ def _log_octets(path: Path) -> bytes:
         return b""
 
 
+def _is_new_boot(db: sqlite3.Connection) -> bool:
+    """Tell whether nothing was written since the machine started: only a power cut loses what was committed."""
+    for table in ("event", "note"):
+        try:
+            newest = db.execute(f"SELECT boot FROM {table} ORDER BY seq DESC LIMIT 1").fetchone()  # noqa: S608
+        except sqlite3.OperationalError:  # no such table: that may be just what was lost
+            continue
+        if newest is not None and newest[0] == boot_id():
+            return False
+    return True
+
+
 def _log_is_cut(db: sqlite3.Connection, path: Path, found: bytes) -> bool:
     """Tell whether SQLite leaves out commits at the end of the log that was ``found`` before it was opened.
 
     To SQLite a frame with a wrong checksum is where the log ends: whatever was committed behind it is gone
-    without a word. A frame that is right and not read is none of that: its writer died before it had committed.
-    The log's format is that of https://www.sqlite.org/walformat.html.
+    without a word. Frames that are right and not read, and a last one that is half written, are none of that:
+    their writer died before it had committed. The format is that of https://www.sqlite.org/walformat.html.
     """
     page_octets = db.execute("PRAGMA page_size").fetchone()[0]
     read_frames = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
@@ -720,13 +732,13 @@ def _log_is_cut(db: sqlite3.Connection, path: Path, found: bytes) -> bool:
     unread_well = begins_well
     for at in frames:
         if found[at + 8 : at + 16] != salts:
-            sums = (0, 0)  # of an older log, or damaged: what follows tells
+            unread_well = False  # of an older log, or damaged: what follows tells
         else:
-            sums = _checksum(found, sums, found[at : at + 8] + found[at + 24 : at + 24 + page_octets])
-            unread_well = unread_well and sums == struct.unpack(">2I", found[at + 16 : at + 24])
             # The last frame of a commit says how large the database then is.
             if not unread_well and any(found[at + 4 : at + 8]):
                 return True
+            sums = _checksum(found, sums, found[at : at + 8] + found[at + 24 : at + 24 + page_octets])
+            unread_well = unread_well and sums == struct.unpack(">2I", found[at + 16 : at + 24])
     return False
 
 

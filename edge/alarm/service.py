@@ -392,7 +392,8 @@ class AlarmService:
         if escalation is not None:
             escalation.on_acknowledged()
             self._paging.release(incident)
-            self._note(lambda journal: journal.acknowledge(incident, by, when=when))
+        # One that we have not heard of yet may be in the journal already, and comes from there with its answer.
+        self._note(lambda journal: journal.acknowledge(incident, by, when=when))
 
     def _on_mqtt(self, event: tuple[Any, ...]) -> None:
         when = Moment.now()
@@ -406,9 +407,8 @@ class AlarmService:
             case ("acknowledge", str(incident), str(by), "acknowledged"):
                 self._acknowledge(incident, by)
             case ("acknowledge", str(incident), str(by), "attended"):
-                if incident in self._escalations:
-                    self._acknowledge(incident, by)
-                    self._note(lambda journal: journal.add(incident, "attended", when=when, by=by))
+                self._acknowledge(incident, by)
+                self._note(lambda journal: _attend(journal, incident, by, when))
             case ("snooze", str(resident), str(by), float(length_s)):
                 if any(known.id == resident for known in self._settings.resident):
                     self._note(lambda journal: _snooze(journal, resident, length_s, by, when))
@@ -577,6 +577,11 @@ def routes_of(settings: Settings) -> tuple[Route, ...]:
     hours = {shift.name: shift.minutes() for shift in settings.shift}
     routes = [Route(r.groups, rooms.get(r.zone, frozenset()), hours.get(r.shift)) for r in settings.route]
     return (*routes, Route(settings.escalation.groups))
+
+
+def _attend(journal: Journal, incident: str, by: str, when: Moment) -> None:
+    if journal.acknowledge(incident, by, when=when) is not None:  # it is known, and open
+        journal.add(incident, "attended", when=when, by=by)
 
 
 def _snooze(journal: Journal, resident: str, length_s: float, by: str, when: Moment) -> None:

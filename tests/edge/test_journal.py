@@ -299,7 +299,9 @@ def test_a_journal_that_follows_a_lost_one_says_so(path: Path) -> None:
 
 
 @pytest.mark.parametrize("at", [4, 10, 17, 26, 32 + 1000, 32 + 9, 32 + 4120 + 17, 32 + 5 * 4120 + 1000])
-def test_a_log_that_ends_before_its_last_commit_is_noticed(path: Path, tmp_path: Path, at: int) -> None:
+def test_a_log_that_ends_before_its_last_commit_is_noticed(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
     journal = Journal(path)
     for _ in range(10):
         journal.raise_incident(fall())
@@ -309,10 +311,12 @@ def test_a_log_that_ends_before_its_last_commit_is_noticed(path: Path, tmp_path:
         if not file.name.endswith("-shm"):
             (kept / file.name).write_bytes(file.read_bytes())
     journal.close()
+    monkeypatch.setattr(journal_module, "boot_id", lambda: "the boot after")
     whole = Journal(kept / path.name, look_for_loss=True)
     assert (len(whole.open_cases()), whole.last_note("lost")) == (10, None)
     whole.close()
 
+    monkeypatch.undo()
     journal = Journal(path)
     log = path.with_name("journal.db-wal")
     for _ in range(10):
@@ -321,9 +325,16 @@ def test_a_log_that_ends_before_its_last_commit_is_noticed(path: Path, tmp_path:
     octets[at] ^= 0x40
     cut = tmp_path / "cut"
     cut.mkdir()
-    (cut / path.name).write_bytes(path.read_bytes())
+    database = path.read_bytes()
+    (cut / path.name).write_bytes(database)
     (cut / log.name).write_bytes(octets)
     journal.close()
+    same_boot = Journal(cut / path.name, look_for_loss=True)
+    assert same_boot.last_note("lost") is None  # a killed program loses nothing that was committed
+    same_boot.close()
+    (cut / path.name).write_bytes(database)
+    (cut / log.name).write_bytes(octets)
+    monkeypatch.setattr(journal_module, "boot_id", lambda: "the boot after")
     short = Journal(cut / path.name, look_for_loss=True)
     note = short.last_note("lost")
     assert note is not None
@@ -354,6 +365,9 @@ def test_frames_of_a_writer_that_died_before_it_had_committed_are_no_loss(path: 
                 return self.answer
 
         assert not _log_is_cut(Behind(), path, found)  # type: ignore[arg-type]  # only what is asked of it
+        half = bytearray(found)  # the last frame has its head, and not yet its page
+        half[-100] ^= 1
+        assert not _log_is_cut(Behind(), path, bytes(half))  # type: ignore[arg-type]  # as above
         spoilt = bytearray(found)
         spoilt[32 + frames * (24 + 4096) + 100] ^= 1
         assert _log_is_cut(Behind(), path, bytes(spoilt))  # type: ignore[arg-type]  # as above

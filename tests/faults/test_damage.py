@@ -94,6 +94,8 @@ def life(rng: random.Random, harm: Harm, part: str, *, running: bool) -> Counter
             home.tells_record = False
             if running:
                 home.at(2.0, partial(harm, path, rng))
+            else:  # as after a power cut
+                home.clock.boot = "the boot after"
             home.at(30.0, home.fall)
             home.run(200.0)
             (new,) = home.raised_s

@@ -273,6 +273,10 @@ class Schedule:
             lost_s = [a.back_s for a in self.breaks if not a.ok and story.raised_s < a.back_s <= broken_s]
             latest_s = max([broken_s, *(back_s + STILL_S + SOON_S for back_s in lost_s)])
             next_s = min((a.begin_s for a in inside if a.begin_s > from_s), default=until_s)
+            # Who moves before the service, which counts late, finds them lying long enough is being lifted to it.
+            moved = lost_s and any(broken_s <= moved_s <= latest_s for moved_s, _ in story.motions)
+            if moved:
+                latest_s = next_s
             yield from_s, min(next_s, latest_s), not lost_s and not inside
             if latest_s < next_s:
                 return
