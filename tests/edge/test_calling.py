@@ -230,6 +230,7 @@ def test_quiet_while_staff_care_for_somebody_ends_by_itself_and_a_button_breaks_
 def test_a_drill_is_marked_timed_and_counts_as_no_fall(tmp_path: Path) -> None:
     with Home(tmp_path, calls=CALM) as home, Pager(home.pager_link) as pager:
         home.start("alarm").ready()
+        until((home.state / JOURNAL_FILE).exists)
         result: list[str] = []
         asked = threading.Thread(
             target=lambda: result.append(
