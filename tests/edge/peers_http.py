@@ -42,7 +42,7 @@ def http_stub(answer: Callable[[Asked], tuple[int, bytes]] = lambda asked: (200,
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = do_HEAD = do_OPTIONS = handle_any  # noqa: N815 - names of http.server
+        do_GET = do_POST = do_HEAD = do_OPTIONS = handle_any  # noqa: N815  # http.server finds them by these names
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""

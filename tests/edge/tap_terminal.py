@@ -240,9 +240,9 @@ def _running(serve: Callable[[int], None]) -> Iterator[None]:
 
 def main() -> None:
     """Serve by hand: on a pty, or on the TCP port that the first argument names."""
-    terminal = Terminal(on_page=lambda page: print(*page, sep=": ", flush=True))  # noqa: T201  # what it is for
+    terminal = Terminal(on_page=lambda page: print(*page, sep=": ", flush=True))  # noqa: T201  # a tool to run by hand
     with terminal.on_tcp(int(sys.argv[1])) if sys.argv[1:] else terminal.on_pty() as where:
-        print(where, flush=True)  # noqa: T201  # what it is for
+        print(where, flush=True)  # noqa: T201  # a tool to run by hand
         threading.Event().wait()
 
 

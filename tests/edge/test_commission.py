@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-import edge.cli.records  # noqa: F401  # adds its commands, wherever the command line lists its parts
 from edge.settings import HomeSettings, RecordSettings, ResidentSettings, Settings
 from edge.sinks.commission import Finding, commission
 from edge.sinks.fhir import NHS_NUMBER_SYSTEM

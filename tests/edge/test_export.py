@@ -18,7 +18,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import edge.cli.records  # noqa: F401  # adds its commands, wherever the command line lists its parts
 from edge.clock import boot_id
 from edge.core.incident import Incident, Kind, Outcome, utc_text
 from edge.export import (
