@@ -159,6 +159,10 @@ class VirtualHome:
         self._acts.append((seconds, next(self._numbers), act))
         self._acts.sort()
 
+    def forget_acts(self) -> None:
+        """Drop what was to happen: a reboot may have gone past the time for it."""
+        self._acts.clear()
+
     def fall(self, kind: Kind = Kind.FALL, *, resident: str = "r1") -> str:
         """Detect raises an incident; return its id."""
         room = next(r.room for r in self._settings.resident if r.id == resident)
