@@ -35,7 +35,8 @@ from edge.keys import KeyStore
 from edge.runfile import write_runfile
 from edge.settings import ResidentSettings, Settings
 from edge.watchdog import Watchdog
-from firmware_bridge.dongle import DongleEvent, DonglePort, Lost, Opened, Received
+from firmware_bridge.dongle import DonglePort
+from firmware_bridge.link import LinkEvent, Lost, Opened, Received
 from firmware_bridge.session import SealRefused
 from firmware_bridge.wire import AcknowledgeButton, Downlink, encode_frame
 from models.card import BUNDLES, BundleRefused, shipped
@@ -67,7 +68,7 @@ class DetectService:
         self._writes: deque[Callable[[Journal], object]] = deque()  # in order, until the disk takes them
         self._unwritten: dict[str, dict[str, Any]] = {}  # the incidents among them, for the heartbeat
         self._journal_refuses = False
-        self._events: queue.Queue[DongleEvent] = queue.Queue(QUEUE_READS)
+        self._events: queue.Queue[LinkEvent] = queue.Queue(QUEUE_READS)
         self._stop = threading.Event()
         self._ports = {d.port: DonglePort(d.port, d.baud) for d in settings.dongle}
         self._residents = {r.wearable: r for r in settings.resident if r.wearable}
@@ -143,14 +144,14 @@ class DetectService:
 
     # -- dongles ------------------------------------------------------------------------------
 
-    def _put(self, event: DongleEvent) -> None:
+    def _put(self, event: LinkEvent) -> None:
         """Hand over what a dongle's thread read; never blocks it for long."""
         try:
             self._events.put(event, timeout=1.0)
         except queue.Full:
             self._dropped_reads += 1
 
-    def _on_dongle(self, event: DongleEvent) -> None:
+    def _on_dongle(self, event: LinkEvent) -> None:
         match event:
             case Received(port=port, data=data, received_s=received_s):
                 self._on_news(self._pipeline.feed(port, data, received_s))

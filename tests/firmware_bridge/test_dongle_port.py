@@ -16,8 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from firmware_bridge import dongle
-from firmware_bridge.dongle import DongleEvent, DongleLost, DonglePort, Lost, Opened, Received, find_dongles
+from firmware_bridge import serial_link
+from firmware_bridge.dongle import DonglePort, find_dongles
+from firmware_bridge.link import LinkEvent, Lost, Opened, Received
+from firmware_bridge.serial_link import PortLost
 from firmware_bridge.wire import DongleAsk, Frame, FrameDecoder, encode_frame
 
 
@@ -50,14 +52,14 @@ class Reader:
 
     def __init__(self, link: Path, *, silent_s: float = 10.0) -> None:
         self.port = DonglePort(str(link))
-        self.events: queue.Queue[DongleEvent] = queue.Queue()
+        self.events: queue.Queue[LinkEvent] = queue.Queue()
         self._stop = threading.Event()
         self._thread = threading.Thread(
             target=self.port.run, args=(self.events.put, self._stop), kwargs={"silent_s": silent_s}, daemon=True
         )
         self._thread.start()
 
-    def next(self, kind: type[DongleEvent], within_s: float = 5.0) -> DongleEvent:
+    def next(self, kind: type[LinkEvent], within_s: float = 5.0) -> LinkEvent:
         end_s = time.monotonic() + within_s
         while True:
             event = self.events.get(timeout=max(0.0, end_s - time.monotonic()))
@@ -130,16 +132,16 @@ def test_pieces_that_come_close_together_are_read_as_one(link: Path) -> None:
 
 
 def test_a_port_that_is_not_there_or_no_port_or_in_use_is_named_with_its_reason(link: Path) -> None:
-    with pytest.raises(DongleLost, match="No such file") as lost:
+    with pytest.raises(PortLost, match="No such file") as lost:
         DonglePort(str(link)).open()
     assert lost.value.port == str(link)
     link.write_text("no port")
-    with pytest.raises(DongleLost):
+    with pytest.raises(PortLost):
         DonglePort(str(link)).open()
     plug = Plug(link)
     first, second = DonglePort(str(link)), DonglePort(str(link))
     first.open()
-    with pytest.raises(DongleLost, match="in use by another program"):
+    with pytest.raises(PortLost, match="in use by another program"):
         second.open()
     first.close()
     second.open()
@@ -151,7 +153,7 @@ def test_a_pulled_plug_is_noticed_on_reading(link: Path) -> None:
     plug, port = Plug(link), DonglePort(str(link))
     port.open()
     plug.pull()
-    with pytest.raises(DongleLost):
+    with pytest.raises(PortLost):
         port.read()
     port.close()
     assert not port.send(b"x")
@@ -161,7 +163,7 @@ def test_another_device_under_the_name_is_noticed_while_idle(link: Path) -> None
     old, port = Plug(link), DonglePort(str(link))
     port.open()
     new = Plug(link)
-    with pytest.raises(DongleLost, match="another device"):
+    with pytest.raises(PortLost, match="another device"):
         port.read()
     port.close()
     new.pull()
@@ -244,7 +246,7 @@ def test_a_dozen_unplugs_are_each_over_within_five_seconds_and_leak_nothing(link
 def test_a_missing_dongle_leaks_nothing_and_logs_little(
     link: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dongle, "_BACKOFF_S", (0.001, 0.002))
+    monkeypatch.setattr(serial_link, "_BACKOFF_S", (0.001, 0.002))
     before = open_fds()
     with caplog.at_level(logging.INFO):
         reader = Reader(link)

@@ -1,0 +1,1 @@
+"""Links to wearables beside the dongle's serial port: Bluetooth and the broker."""
