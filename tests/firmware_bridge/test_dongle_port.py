@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from firmware_bridge import serial_link
+from firmware_bridge import dongle, serial_link
 from firmware_bridge.dongle import DonglePort, find_dongles
 from firmware_bridge.link import LinkEvent, Lost, Opened, Received
 from firmware_bridge.serial_link import PortLost
