@@ -23,6 +23,12 @@ ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 WEARABLE_PATTERN = re.compile(r"[A-Za-z0-9-]{1,8}")
 
 
+def _need_wearable(wearable: str, key: str) -> None:
+    """Refuse what cannot be a wearable's id; none at all is well."""
+    right = wearable == "" or bool(WEARABLE_PATTERN.fullmatch(wearable))
+    need(right, key, f"{wearable!r} is no wearable; use 1 to 8 letters, digits or '-', as printed on it")
+
+
 def _need_groups(groups: tuple[str, ...]) -> None:
     need(bool(groups), "groups", "name at least one pager or group, such as ['12', '0']")
     usable = all(re.fullmatch(r"[0-9A-Za-z*#]{1,16}", group) for group in groups)
@@ -67,21 +73,75 @@ class ResidentSettings:
     nhs_number: str = ""
     local_id: str = ""  # the home's own number where a resident has no NHS number
     wearable: str = ""
+    spare: str = ""  # a second one, worn while the first charges
     placement: Literal["wrist", "waist"] = "wrist"
+    cover: Literal["must", "should", "none"] = (
+        "must"  # staff's decision: what happens while nobody watches over them
+    )
 
     def __post_init__(self) -> None:
         need(bool(ID_PATTERN.fullmatch(self.id)), "id", "use letters, digits, '.', '_' or '-', such as 'r12'")
         need(bool(self.room.strip()), "room", "name the room staff should go to, such as '12'")
-        need(
-            self.wearable == "" or bool(WEARABLE_PATTERN.fullmatch(self.wearable)),
-            "wearable",
-            f"{self.wearable!r} is no wearable; use 1 to 8 letters, digits or '-', as printed on it",
-        )
+        for key in ("wearable", "spare"):
+            _need_wearable(getattr(self, key), key)
+        need(not self.spare or bool(self.wearable), "spare", "name it as wearable; there is no first one")
         need(
             self.nhs_number == "" or nhs_number_is_valid(self.nhs_number),
             "nhs_number",
             "its check digit is wrong; copy the ten digits again from the resident's papers",
         )
+
+    @property
+    def wearables(self) -> tuple[str, ...]:
+        """All that this resident may wear."""
+        return tuple(filter(None, (self.wearable, self.spare)))
+
+
+BLE_KINDS = ("bangle", "polar", "witmotion-ble")
+SERIAL_KINDS = ("witmotion", "shimmer")
+FEELS_SKIN = ("fallwatch", "bangle", "mqtt")  # they tell themselves whether they are worn
+
+
+@dataclass(frozen=True, slots=True)
+class WearableSettings:
+    """A wearable that does not come by a fallwatch receiver: how it is reached, and how it samples."""
+
+    id: str
+    kind: Literal["bangle", "polar", "witmotion-ble", "witmotion", "shimmer", "mqtt"]
+    address: str = ""  # of Bluetooth
+    port: str = ""  # of a serial line
+    baud: int = 115200
+    rate_hz: float = 50.0
+    range_g: int = 8
+
+    def __post_init__(self) -> None:
+        _need_wearable(self.id, "id")
+        need(bool(self.id), "id", "name it, such as '0042'")
+        if self.kind in BLE_KINDS:
+            right = bool(re.fullmatch(r"([0-9A-F]{2}:){5}[0-9A-F]{2}", self.address))
+            need(right, "address", "give its Bluetooth address in capitals, such as 'A0:9E:1A:00:00:42'")
+        if self.kind in SERIAL_KINDS:
+            need(bool(self.port), "port", "name its serial port, such as '/dev/serial/by-id/usb-witmotion'")
+        need(20.0 <= self.rate_hz <= 200.0, "rate_hz", "use a rate from 20 to 200")
+        need(self.range_g in {2, 4, 8, 16}, "range_g", "use 2, 4, 8 or 16")
+        need_above_zero(self, "baud")
+
+    @property
+    def link(self) -> str:
+        """The name of the link it comes by."""
+        return f"ble:{self.address}" if self.kind in BLE_KINDS else self.port or "mqtt"
+
+
+@dataclass(frozen=True, slots=True)
+class BleSettings:
+    """The Bluetooth radio of this computer."""
+
+    adapter: str = "hci0"
+
+    @property
+    def port(self) -> str:
+        """The name of the radio among the links."""
+        return f"ble:{self.adapter}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +271,13 @@ class DetectSettings:
     wrist_shadow: str = ""  # on trial beside the first, alarms nobody; empty: none
     waist_shadow: str = ""
     silence_s: float = 60.0  # a wearable that said nothing for so long is reported blind
-    blind_page_s: float = 120.0  # ... and a person is paged after so long
+    blind_page_s: float = 30.0  # ... and a person is paged after so long
+    not_worn_page_s: float = 900.0  # the same for one that is not worn: time for a wash
+    charging_page_s: float = 10_800.0  # the same for one on its charger
+    link_page_s: float = 20.0  # the same for a receiver, or this computer's Bluetooth
 
     def __post_init__(self) -> None:
-        need_above_zero(self, "silence_s", "blind_page_s")
+        need_above_zero(self, "silence_s", "blind_page_s", "not_worn_page_s", "charging_page_s", "link_page_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,15 +295,20 @@ class Settings:
     record: RecordSettings = field(default_factory=RecordSettings)
     mqtt: MqttSettings = field(default_factory=MqttSettings)
     detect: DetectSettings = field(default_factory=DetectSettings)
+    wearable: tuple[WearableSettings, ...] = ()
+    ble: BleSettings = field(default_factory=BleSettings)
     path: Path = DEFAULT_CONFIG
 
     def __post_init__(self) -> None:
         own: dict[str, list[str]] = {
             "resident.id": [r.id for r in self.resident],
-            "resident.wearable": [r.wearable for r in self.resident],
+            "resident.wearable": [r.wearable for r in self.resident] + [r.spare for r in self.resident],
             "resident.nhs_number": [r.nhs_number.replace(" ", "") for r in self.resident],
             "resident.local_id": [r.local_id for r in self.resident],
             "dongle.port": [d.port for d in self.dongle],
+            "wearable.id": [w.id for w in self.wearable],
+            "wearable.address": [w.address for w in self.wearable],
+            "wearable.port": [w.port for w in self.wearable] + [d.port for d in self.dongle],
             "pager.name": list(self.channel_names()),
             "zone.name": [z.name for z in self.zone],
             "shift.name": [s.name for s in self.shift],
@@ -269,7 +337,26 @@ class Settings:
 
     def resident_of(self, wearable: str) -> ResidentSettings | None:
         """Return who wears ``wearable``, if anybody does."""
-        return next((r for r in self.resident if r.wearable == wearable), None)
+        return next((r for r in self.resident if wearable in r.wearables), None)
+
+    def wearable_kind(self, wearable: str) -> str:
+        """Return what a wearable is: ``fallwatch`` for one that comes by our own receiver."""
+        return next((w.kind for w in self.wearable if w.id == wearable), "fallwatch")
+
+    def link_of(self, wearable: str) -> str:
+        """Return by what a wearable comes: ``dongle``, ``ble``, ``serial`` or ``mqtt``."""
+        kind = self.wearable_kind(wearable)
+        return (
+            "dongle"
+            if kind == "fallwatch"
+            else "ble"
+            if kind in BLE_KINDS
+            else ("serial" if kind in SERIAL_KINDS else "mqtt")
+        )
+
+    def is_sealed(self, wearable: str) -> bool:
+        """Tell whether a wearable seals what it sends with a key of its own."""
+        return self.wearable_kind(wearable) in {"fallwatch", "bangle"}
 
     def channel_names(self) -> tuple[str, ...]:
         """Return the channels' names in order, ``espa-1``, ``sms-1`` and so on where none is given."""

@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 KEY_OCTETS = 16
 MAX_COUNTER = 0xFFFF_FFFF
+ECHOES = 32  # counters remembered with the receiver that heard them first
 WINDOW = 1024  # so far behind the highest counter a late packet is still taken, once
 UPLINK_STEP = 64  # counters reserved on disk at a time: half a minute of one wearable
 DOWNLINK_STEP = 8
@@ -84,6 +85,7 @@ class Counts:
     opened: int = 0
     forged: int = 0  # wrong key or changed octets
     stale: int = 0  # replayed
+    echoes: int = 0  # heard by a second receiver as well
     unproved: int = (
         0  # authentic, but perhaps older than the Pi's restart: refused until the wearable proves itself
     )
@@ -139,14 +141,18 @@ class GatewaySession:
         self._seen = 0  # bit i: counter highest - i was accepted
         self._downlink = self._downlink_ceiling = counters.downlink
         self._challenge = None if counters.clean else challenge or os.urandom(8)
+        self._heard_by: dict[int, str] = {}  # the last counters taken: by which receiver
 
     @property
     def proved(self) -> bool:
         """Whether the Pi can tell this wearable's packets from recordings of them."""
         return self._challenge is None
 
-    def open(self, packet: bytes) -> UplinkMessage | None:
-        """Return the message of a packet that is authentic, new and well formed; count any other."""
+    def open(self, packet: bytes, receiver: str = "") -> UplinkMessage | None:
+        """Return the message of a packet that is authentic, new and well formed; count any other.
+
+        What a second ``receiver`` hears as well is no replay.
+        """
         body = _open(self._aead, _UP, packet)
         if body is None:
             self.counts.forged += 1
@@ -161,7 +167,13 @@ class GatewaySession:
             self._downlink = max(self._downlink, message.last_command)
         counter = int.from_bytes(packet[10:14], "little")
         if not self._accept(counter, message):
+            if self._heard_by.get(counter, receiver) != receiver:
+                self.counts.stale -= 1
+                self.counts.echoes += 1
             return None
+        self._heard_by[counter] = receiver
+        if len(self._heard_by) > ECHOES:
+            del self._heard_by[next(iter(self._heard_by))]
         if counter > max(self._ceiling, self._unsaved) and not self._reserve():
             # A full disk must not hide a fall; the price is a possible replay after the next power cut.
             self._unsaved = counter + UPLINK_STEP
@@ -266,11 +278,16 @@ class Gateway:
         self._sessions[wearable] = session
         return session
 
+    @property
+    def sessions(self) -> tuple[GatewaySession, ...]:
+        """The sessions of all wearables with a key here."""
+        return tuple(self._sessions.values())
+
     def session(self, wearable: str) -> GatewaySession | None:
         """Return one wearable's session; its ``counts`` and ``proved`` are for supervision."""
         return self._sessions.get(wearable)
 
-    def open(self, packet: bytes) -> tuple[str, UplinkMessage] | None:
+    def open(self, packet: bytes, receiver: str = "") -> tuple[str, UplinkMessage] | None:
         """Return wearable and message of a packet that is authentic, new and well formed; count any other."""
         try:
             wearable = read_header(packet).wearable
@@ -281,7 +298,7 @@ class Gateway:
         if session is None:
             self.unknown += 1
             return None
-        message = session.open(packet)
+        message = session.open(packet, receiver)
         return None if message is None else (wearable, message)
 
     def seal(self, wearable: str, command: Command) -> bytes:

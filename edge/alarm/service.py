@@ -186,7 +186,7 @@ class AlarmService:
 
     def _begin(self, case: Case, now_s: float) -> None:
         facts, raised = case.facts, case.first("raised")
-        if facts.incident in self._escalations or raised is None:
+        if facts.incident in self._escalations or raised is None or facts.board_only:
             return
         escalation = Escalation(
             facts,
@@ -507,7 +507,7 @@ class AlarmService:
     def _on_unwritten(self, unwritten: dict[str, Any]) -> None:
         """Take an incident that detect could not put on disk."""
         document = unwritten["incident"]
-        if document["incident"] in self._facts:
+        if document["incident"] in self._facts or document["board_only"]:
             return
         with self._journal_guard():
             if self._journal is not None and self._journal.case(document["incident"]) is not None:

@@ -207,14 +207,11 @@ def status(
     parts: list[dict[str, Any]] = [_service("detect", detect), _service("alarm", alarm)]
     fresh = detect if parts[0]["well"] else None
     stopped = None if fresh else "fall detection stopped"
-    dongles = (fresh or {}).get("dongles", {})
-    parts += [_part("receiver", d.port, dongles.get(d.port), stopped) for d in settings.dongle]
+    links = (fresh or {}).get("links", {})
+    named = dict.fromkeys([*(d.port for d in settings.dongle), *(w.link for w in settings.wearable), *links])
+    parts += [_part("receiver", name, links.get(name), stopped) for name in named]
     for resident in settings.resident:
-        if not resident.wearable:
-            parts.append(_part("wearable", f"resident {resident.id}", None, "no wearable"))
-            continue
-        told = (fresh or {}).get("wearables", {}).get(resident.wearable)
-        parts.append({**_part("wearable", resident.wearable, told, stopped), "room": resident.room})
+        parts += _wearable_parts(resident, fresh, stopped)
     for name, reason in (fresh or {}).get("models_refused", {}).items():
         parts.append({"part": "model", "name": name, "well": False, "cause": f"refused: {reason}"})
     for told in (fresh or {}).get("shadows", []):
@@ -251,6 +248,26 @@ def status(
     else:
         _show_status(parts, well)
     raise SystemExit(0 if well else 1)
+
+
+def _wearable_parts(
+    resident: ResidentSettings, detect: dict[str, Any] | None, stopped: str | None
+) -> list[dict[str, Any]]:
+    """Return a part for each wearable of a resident; a second one that rests blinds nobody."""
+    told = (detect or {}).get("residents", {}).get(resident.id, {})
+    if not resident.wearables:
+        if resident.cover == "none":
+            return []
+        return [_part("wearable", f"resident {resident.id}", None, "no wearable") | {"room": resident.room}]
+    parts = []
+    for wearable in resident.wearables:
+        part = _part("wearable", wearable, (detect or {}).get("wearables", {}).get(wearable), stopped)
+        if not part["well"] and told.get("well"):
+            part |= {"well": True, "cause": f"{part['cause']}; the other one protects"}
+        elif part["well"] and told.get("warning"):
+            part["cause"] = told["warning"]
+        parts.append({**part, "resident": resident.id, "room": resident.room})
+    return parts
 
 
 def _service(name: str, told: dict[str, Any] | None) -> dict[str, Any]:

@@ -62,6 +62,7 @@ class Incident:
     model: str | None = None
     cause: str | None = None  # why the system is blind, for Kind.BLIND
     fault: bool = False  # Kind.BLIND: something is broken, yet nobody is less protected by it alone
+    board_only: bool = False  # Kind.BLIND: shown and reported, and nobody is called
     drill: bool = False
 
     @property

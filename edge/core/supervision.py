@@ -10,17 +10,36 @@ from enum import StrEnum
 
 
 class Cause(StrEnum):
-    """Why nobody watches over somebody."""
+    """Why nobody watches over somebody, or soon nobody may."""
 
+    NO_WEARABLE = "no wearable"
     NO_KEY = "wearable not paired"
     NO_MODEL = "no model for wearable"
     NEVER_HEARD = "wearable never heard"
-    SILENT = "wearable silent"
     FLAT = "wearable flat"
-    CHARGING = "wearable on charger"
-    NOT_WORN = "wearable not worn"
+    OTHER_KEY = "wearable has another key"
+    GARBLED = "wearable not understood"
+    OUT_OF_RANGE = "wearable out of range"
+    SILENT = "wearable silent"
     UNPROVED = "wearable not proven genuine"
+    CHARGING = "wearable on charger"
+    SATURATED = "wearable sensor saturated"
+    FROZEN = "wearable sensor frozen"
+    WRONG_AXES = "wearable sensor axes wrong"
+    WRONG_SCALE = "wearable range or scale wrong"
+    CLOCK_WRONG = "wearable clock wrong"
+    WRONG_RATE = "wearable rate wrong"
+    NOT_WORN = "wearable not worn"
+
+    LOW_BATTERY = "wearable battery lasts less than a day"
+    BUTTON_STUCK = "wearable button stuck"
+    WEAK_RADIO = "wearable barely heard"
+    OLD_FIRMWARE = "wearable firmware too old"
+    TWO_WORN = "two wearables worn by one resident"
+
     DONGLE_GONE = "receiver not connected"
+    BLUETOOTH_GONE = "bluetooth of this computer down"
+    INTERFERENCE = "possible interference with wearables"
     DETECT_SILENT = "fall detection stopped"
     JOURNAL = "incident store cannot be written"
     UNREADABLE = "incident store has lines that cannot be read"
@@ -36,10 +55,18 @@ class Sight:
     has_key: bool
     has_model: bool
     proved: bool
-    heard_s: float | None  # monotonic
+    heard_s: float | None  # monotonic, of the last samples
     battery_pct: int | None
     charging: bool
     worn: bool
+    fading: bool = False  # when last heard it was hardly heard
+    other_key: bool = False  # all that comes from it lately is sealed with a key that is not its own
+    garbled: bool = False  # something comes from it, but nothing that can be used
+    sensor: Cause | None = None  # what its samples themselves show
+    battery_low: bool = False
+    button_stuck: bool = False
+    weak: bool = False  # much of what it sends is lost
+    old: bool = False
 
 
 FLAT_PCT = 3  # a wearable that falls silent at or below this has died, not walked away
@@ -51,39 +78,113 @@ def cause_of(sight: Sight, *, now_s: float, silence_s: float) -> Cause | None:
         return Cause.NO_KEY
     if not sight.has_model:
         return Cause.NO_MODEL
-    if sight.heard_s is None:
-        return Cause.NEVER_HEARD
-    if now_s - sight.heard_s > silence_s:
-        dying = sight.battery_pct is not None and sight.battery_pct <= FLAT_PCT
-        return Cause.FLAT if dying else Cause.SILENT
+    if sight.heard_s is None or now_s - sight.heard_s > silence_s:
+        if sight.other_key:
+            return Cause.OTHER_KEY
+        if sight.garbled:
+            return Cause.GARBLED
+        if sight.heard_s is None:
+            return Cause.NEVER_HEARD
+        if sight.battery_pct is not None and sight.battery_pct <= FLAT_PCT:
+            return Cause.FLAT
+        return Cause.OUT_OF_RANGE if sight.fading else Cause.SILENT
     if not sight.proved:
         return Cause.UNPROVED
     if sight.charging:
         return Cause.CHARGING
+    if sight.sensor is not None:
+        return sight.sensor
     return None if sight.worn else Cause.NOT_WORN
+
+
+def warning_of(sight: Sight) -> Cause | None:
+    """Return what staff should mend although the wearable protects, the most pressing first."""
+    if sight.battery_low:
+        return Cause.LOW_BATTERY
+    if sight.button_stuck:
+        return Cause.BUTTON_STUCK
+    if sight.weak:
+        return Cause.WEAK_RADIO
+    return Cause.OLD_FIRMWARE if sight.old else None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long each cause is left alone before a person is told; monotonic seconds, since it was named."""
+
+    blind_s: float = 30.0
+    charging_s: float = 3 * 3600.0
+    not_worn_s: float = 900.0
+    weak_s: float = 900.0
+    button_s: float = 300.0
+    two_worn_s: float = 600.0
+
+    def of(self, cause: Cause) -> float:
+        """Return how long this cause may last untold."""
+        match cause:
+            case Cause.CHARGING:
+                return self.charging_s
+            case Cause.NOT_WORN:
+                return self.not_worn_s
+            case Cause.WEAK_RADIO:
+                return self.weak_s
+            case Cause.BUTTON_STUCK:
+                return self.button_s
+            case Cause.TWO_WORN:
+                return self.two_worn_s
+            case Cause.LOW_BATTERY | Cause.OLD_FIRMWARE:
+                return 0.0
+        return self.blind_s
+
+
+# Who walks out of range comes back by itself, and a call for it is soon called nonsense. Each time that
+# happened lately makes the next such call wait longer; a call is never more than this late.
+COMES_BACK = frozenset({Cause.OUT_OF_RANGE, Cause.SILENT})
+PATIENCE = (1.0, 4.0, 10.0, 20.0)  # times Limits.blind_s
+STAFF_DID = frozenset({Cause.CHARGING, Cause.NOT_WORN})
+PATIENCE_FORGET_S = 7 * 86_400.0
 
 
 @dataclass(slots=True)
 class Watch:
     """How long one thing has been blind, and whether it is time to tell a person.
 
-    A cause that changes into another (silent, then flat) does not start the time anew.
+    A cause that changes into another (silent, then flat) does not start the time anew, unless the first was
+    somebody's doing and had a longer time (on the charger, then not yet worn).
     """
 
     since_s: float | None = None
     cause: Cause | None = None
+    _timed_s: float = 0.0  # from when the limit of the cause counts
+    returned_s: tuple[float, ...] = ()  # when it lately came back by itself after people had been called
 
     def observe(self, cause: Cause | None, *, now_s: float) -> None:
         """Note the cause that holds now."""
         if cause is None:
             self.since_s = None
         elif self.since_s is None:
-            self.since_s = now_s
+            self.since_s = self._timed_s = now_s
+        elif cause is not self.cause and self.cause in STAFF_DID:
+            self._timed_s = now_s
         self.cause = cause
 
-    def overdue(self, *, now_s: float, after_s: float) -> bool:
+    def overdue(self, limits: Limits, *, now_s: float) -> bool:
         """Tell whether the cause has lasted so long that a person must know."""
-        return self.since_s is not None and now_s - self.since_s >= after_s
+        if self.cause is None or self.since_s is None:
+            return False
+        return now_s - self._timed_s >= limits.of(self.cause) * self.patience(now_s=now_s)
+
+    def patience(self, *, now_s: float) -> float:
+        """Return how many times the limit the present cause is left alone."""
+        if self.cause not in COMES_BACK:
+            return 1.0
+        self.returned_s = tuple(at_s for at_s in self.returned_s if now_s - at_s < PATIENCE_FORGET_S)
+        return PATIENCE[min(len(self.returned_s), len(PATIENCE) - 1)]
+
+    def came_back(self, cause: str, *, now_s: float) -> None:
+        """Note that what people were called for is over by itself."""
+        if cause in COMES_BACK:
+            self.returned_s = (*self.returned_s, now_s)[-len(PATIENCE) :]
 
 
 STEADY_S = 30.0  # a line that comes and goes is not back before it has held so long

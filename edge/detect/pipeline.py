@@ -6,17 +6,29 @@ and the tests.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from edge.core.detector import SILENT_S, Finding
 from edge.detect.judge import score_round
 from edge.detect.wearer import Heard, Wearer
+from firmware_bridge.devices import Device
 from firmware_bridge.session import Gateway
-from firmware_bridge.wire import Button, DongleHello, DongleStatus, FrameDecoder, Hello, Samples, Status, Uplink
+from firmware_bridge.wire import (
+    Button,
+    DongleHello,
+    DongleStatus,
+    FrameDecoder,
+    Hello,
+    Samples,
+    Status,
+    Uplink,
+    UplinkMessage,
+)
 from models.scorer import Scorer
 
+RSSI_UNKNOWN_DBM = -128  # says a wearable that frames its packets itself: the link knows better
 BACKLOG_S = 4.0  # a stream this far ahead of its scores is scored before more of it is taken
 
 
@@ -55,51 +67,112 @@ class Pipeline:
     """Decode, open, order, resample, score in one batch over all wearables, decide."""
 
     def __init__(
-        self, gateway: Gateway, scorers: Mapping[str, Scorer | None], *, shadowed: Collection[str] = ()
+        self,
+        gateway: Gateway,
+        scorers: Mapping[str, Scorer | None],
+        *,
+        devices: Mapping[str, tuple[str, Device]] | None = None,
+        unsealed: Collection[str] = (),
+        feels_nothing: Collection[str] = (),
+        shadowed: Collection[str] = (),
     ) -> None:
-        """Begin with each wearable's scorer, None where no model may run.
+        """Begin.
 
-        What wearables in ``shadowed`` send is also kept for `take_heard`.
+        Args:
+            gateway: opens what is sealed.
+            scorers: each wearable's, None where no model may run.
+            devices: links that carry one wearable with a format of its own, and which.
+            unsealed: wearables that have no key, and are taken at their word.
+            feels_nothing: wearables that cannot tell whether they are worn.
+            shadowed: what these send is also kept for `take_heard`.
         """
         self._heard: list[Heard] = []
+        self._devices = dict(devices or {})
         self.gateway = gateway
-        self.wearers = {w: Wearer(w, s, self._heard if w in shadowed else None) for w, s in scorers.items()}
+        self.wearers = {
+            w: Wearer(
+                w,
+                scorer,
+                self._heard if w in shadowed else None,
+                sealed=w not in unsealed,
+                feels_skin=w not in feels_nothing,
+            )
+            for w, scorer in scorers.items()
+        }
         self.dongles: dict[str, Dongle] = {}
         self.windows = 0
 
-    def feed(self, port: str, data: bytes, received_s: float) -> list[News]:
-        """Take bytes as they came from one port; any split gives the same findings."""
-        dongle = self.dongles.setdefault(port, Dongle(FrameDecoder()))
+    def feed(
+        self, port: str, data: bytes, received_s: float, *, channel: str = "", rssi_dbm: int | None = None
+    ) -> list[News]:
+        """Take bytes as they came from one link; any split gives the same findings."""
+        if port in self._devices:
+            wearable, device = self._devices[port]
+            heard = [(wearable, m, rssi_dbm) for m in device.feed(data, received_s, channel)]
+        else:
+            heard = self._from_dongle(port, data, rssi_dbm)
+        return self.on_messages(heard, received_s)
+
+    def on_messages(self, heard: Iterable[tuple[str, UplinkMessage, int | None]], received_s: float) -> list[News]:
+        """Take what wearables said, with the strength at which it was heard."""
         news: list[News] = []
-        heard: dict[str, Wearer] = {}
+        touched: dict[str, Wearer] = {}
+        for wearable, message, rssi_dbm in heard:
+            wearer = self.wearers.get(wearable)
+            if wearer is None:
+                continue
+            match message:
+                case Samples():
+                    touched[wearable] = wearer
+                    news += self._found(wearer, wearer.on_samples(message, received_s, rssi_dbm))
+                    if wearer.backlog_s > BACKLOG_S:  # many batches in one read
+                        news += self._score([wearer])
+                case Button():
+                    news.append(Pressed(wearable, message, received_s))
+                case Status():
+                    wearer.on_status(message, received_s)
+                case Hello():
+                    wearer.hello = message
+        return news + self._score(list(touched.values()))
+
+    def opened(self, port: str) -> list[bytes]:
+        """Begin anew on a link that was opened; return what to send there."""
+        return self._devices[port][1].opened() if port in self._devices else []
+
+    def lost(self, port: str, received_s: float) -> list[News]:
+        """Take what a lost link had still held back."""
+        if port not in self._devices:
+            return []
+        wearable, device = self._devices[port]
+        return self.on_messages([(wearable, message, None) for message in device.lost()], received_s)
+
+    def take_replies(self) -> list[tuple[str, bytes]]:
+        """Return what devices want to be sent in answer to what they said, and by which links."""
+        return [(port, data) for port, (_, device) in self._devices.items() for data in device.replies()]
+
+    def bad_bytes(self, wearable: str) -> int:
+        """Return how much came from one wearable's own link and was nothing in its format."""
+        return sum(device.bad_bytes for w, device in self._devices.values() if w == wearable)
+
+    def _from_dongle(
+        self, port: str, data: bytes, rssi_dbm: int | None
+    ) -> list[tuple[str, UplinkMessage, int | None]]:
+        dongle = self.dongles.setdefault(port, Dongle(FrameDecoder()))
+        heard: list[tuple[str, UplinkMessage, int | None]] = []
         for frame in dongle.decoder.feed(data):
             match frame:
-                case Uplink(rssi_dbm=rssi_dbm, packet=packet):
-                    opened = self.gateway.open(packet)
-                    if opened is None or (wearer := self.wearers.get(opened[0])) is None:
-                        continue
-                    wearer.rssi_dbm = rssi_dbm
-                    match opened[1]:
-                        case Samples() as samples:
-                            wearer.heard_s = received_s  # samples alone protect: a hello is no sign of it
-                            heard[wearer.wearable] = wearer
-                            news += self._found(wearer, wearer.on_samples(samples, received_s))
-                            if wearer.backlog_s > BACKLOG_S:  # many batches in one read
-                                news += self._score([wearer])
-                        case Button() as button:
-                            news.append(Pressed(wearer.wearable, button, received_s))
-                        case Status() as status:
-                            wearer.status = status
-                            wearer.worn, wearer.charging = status.worn, status.charging
-                        case Hello() as hello:
-                            wearer.hello = hello
-                case DongleHello() as hello:
-                    dongle.hello = hello
-                case DongleStatus() as status:
-                    dongle.status = status
+                case Uplink():
+                    opened = self.gateway.open(frame.packet, port)
+                    if opened is not None:
+                        unknown = frame.rssi_dbm == RSSI_UNKNOWN_DBM
+                        heard.append((*opened, rssi_dbm if unknown else frame.rssi_dbm))
+                case DongleHello():
+                    dongle.hello = frame
+                case DongleStatus():
+                    dongle.status = frame
                 case _:
                     dongle.unexpected += 1
-        return news + self._score(list(heard.values()))
+        return heard
 
     def on_timer(self, now_s: float) -> list[News]:
         """Settle the streams that fell silent; call it about once a second."""

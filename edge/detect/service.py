@@ -17,10 +17,12 @@ from typing import Any
 from edge.clock import clock_ok, monotonic_s, utc_now
 from edge.core.detector import FallDetected, MotionChanged
 from edge.core.incident import Incident, Kind, Outcome, State, new_incident_id, utc_text
-from edge.core.supervision import Cause, Sight, Watch, cause_of
+from edge.core.supervision import Cause
 from edge.detect.ledger import Judged, WearLedger
+from edge.detect.links import Links
 from edge.detect.pipeline import Found, News, Pipeline, Pressed
 from edge.detect.shadow import Trial
+from edge.detect.supervisor import Close, Raise, Supervisor, topic_of
 from edge.journal import (
     JOURNAL_FILE,
     SAME_IMPACT_S,
@@ -33,12 +35,11 @@ from edge.journal import (
 )
 from edge.keys import KeyStore
 from edge.runfile import write_runfile
-from edge.settings import ResidentSettings, Settings
+from edge.settings import FEELS_SKIN, ResidentSettings, Settings
 from edge.watchdog import Watchdog
-from firmware_bridge.dongle import DonglePort
 from firmware_bridge.link import LinkEvent, Lost, Opened, Received
 from firmware_bridge.session import SealRefused
-from firmware_bridge.wire import AcknowledgeButton, Downlink, encode_frame
+from firmware_bridge.wire import AcknowledgeButton
 from models.card import BUNDLES, BundleRefused, shipped
 from models.scorer import Scorer
 
@@ -47,9 +48,9 @@ log = logging.getLogger(__name__)
 QUEUE_READS = 1000  # waiting reads of all dongles; more means that this process cannot keep up
 TICK_S = 1.0
 JOURNAL_BUSY_S = 1.0  # one that is held up for longer counts as refusing: wearables do not wait
-DONGLE_GRACE_S = 20.0  # a receiver gone for so long is told to a person
 AGAIN_WITHIN_S = 120.0  # a further fall so soon joins the incident nobody has answered yet
-HOME_CAUSES = (Cause.DONGLE_GONE, Cause.NO_MODEL)  # the alarm service watches the rest of the home
+# The alarm service watches the rest of the home.
+HOME_CAUSES = (Cause.DONGLE_GONE, Cause.BLUETOOTH_GONE, Cause.NO_MODEL, Cause.INTERFERENCE)
 WEAR_EVERY_S = 900.0  # how often wear is written: what a crash loses of it, against writes to a card
 WEAR_SOON_S = 60.0  # an alarm has it written sooner, but no more often than this
 TRIAL_AGAIN_S = 5.0  # a journal that is busy with something else is left in peace for so long
@@ -70,9 +71,10 @@ class DetectService:
         self._journal_refuses = False
         self._events: queue.Queue[LinkEvent] = queue.Queue(QUEUE_READS)
         self._stop = threading.Event()
-        self._ports = {d.port: DonglePort(d.port, d.baud) for d in settings.dongle}
-        self._residents = {r.wearable: r for r in settings.resident if r.wearable}
-        self._gateway = KeyStore(settings.secrets, state).gateway(self._residents)
+        self._links = Links(settings)
+        self._residents = {wearable: r for r in settings.resident for wearable in r.wearables}
+        sealed = [w for w in self._residents if settings.is_sealed(w)]
+        self._gateway = KeyStore(settings.secrets, state).gateway(sealed)
         self.refused: dict[str, str] = {}  # model bundles that must not run, and why
         by_placement = {p: self._load(p) for p in sorted({r.placement for r in self._residents.values()})}
         self._scorers = {p: s for p, s in by_placement.items() if s is not None}
@@ -80,16 +82,18 @@ class DetectService:
         self._pipeline = Pipeline(
             self._gateway,
             {w: by_placement[r.placement] for w, r in self._residents.items()},
+            devices=self._links.devices,
+            unsealed=self._residents.keys() - set(sealed),
+            feels_nothing={w for w in self._residents if settings.wearable_kind(w) not in FEELS_SKIN},
             shadowed={w for trial in self._trials for w in trial.wearables},
         )
         self._trial_alarms: deque[ShadowAlarm] = deque()
         self._trial_alarms_lost = 0
         self._trial_next_s = 0.0
-        self._dongle_lost: dict[str, tuple[float, str]] = {}  # port: since, why
-        self._wearable_watch = {wearable: Watch() for wearable in self._residents}
-        self._home_watch = Watch()
-        self._blind: dict[str, str] = {}  # wearable, or "" for all: the open technical incident
-        self._latest: dict[str, tuple[str, float]] = {}  # wearable: its last fall's incident, impact (monotonic)
+        self._lost: dict[str, tuple[float, str]] = {}  # link: since, why
+        self._supervisor = Supervisor(settings, self._pipeline)
+        self._technical: dict[str, str] = {}  # topic: the open technical incident
+        self._latest: dict[str, tuple[str, float]] = {}  # resident: the last fall's incident, impact (monotonic)
         self._pressed: dict[str, tuple[str, str]] = {}  # wearable: the press last committed, its incident
         self._dropped_reads = 0
         self._watchdog = Watchdog()
@@ -103,13 +107,13 @@ class DetectService:
         self._open_journal()
         self._recall()
         threads = [
-            threading.Thread(target=port.run, args=(self._put, self._stop), name=f"dongle-{i}", daemon=True)
-            for i, port in enumerate(self._ports.values(), start=1)
+            threading.Thread(target=run, args=(self._put, self._stop), name=f"link-{i}", daemon=True)
+            for i, run in enumerate(self._links.runs, start=1)
         ]
         now_s = monotonic_s()
         self._ledger, self._wear_next_s, self._wear_last_s = WearLedger(now_s), now_s + WEAR_EVERY_S, -math.inf
-        for port in self._ports:
-            self._dongle_lost[port] = (now_s, "not opened yet")
+        for port in self._links.names:
+            self._lost[port] = (now_s, "not opened yet")
         for thread in threads:
             thread.start()
         # What lives now lives as long as the process: keep the collector's pauses out of the decisions.
@@ -119,11 +123,11 @@ class DetectService:
         for trial in self._trials:
             trial.start()
         self._watchdog.ready()
-        log.info("detect is ready: %d wearables, %d receivers", len(self._residents), len(self._ports))
+        log.info("detect is ready: %d wearables, %d links", len(self._residents), len(self._links.names))
         next_tick_s = now_s + TICK_S
         while not self._stop.is_set():
             with contextlib.suppress(queue.Empty):
-                self._on_dongle(self._events.get(timeout=max(next_tick_s - monotonic_s(), 0.001)))
+                self._on_link(self._events.get(timeout=max(next_tick_s - monotonic_s(), 0.001)))
             now_s = monotonic_s()
             if now_s >= next_tick_s:
                 self._tick(now_s)
@@ -142,26 +146,34 @@ class DetectService:
         if self._journal is not None:
             self._journal.close()
 
-    # -- dongles ------------------------------------------------------------------------------
+    # -- links --------------------------------------------------------------------------------
 
     def _put(self, event: LinkEvent) -> None:
-        """Hand over what a dongle's thread read; never blocks it for long."""
+        """Hand over what a link's thread read; never blocks it for long."""
         try:
             self._events.put(event, timeout=1.0)
         except queue.Full:
             self._dropped_reads += 1
 
-    def _on_dongle(self, event: LinkEvent) -> None:
+    def _on_link(self, event: LinkEvent) -> None:
         match event:
-            case Received(port=port, data=data, received_s=received_s):
-                self._on_news(self._pipeline.feed(port, data, received_s))
+            case Received():
+                news = self._pipeline.feed(
+                    event.port, event.data, event.received_s, channel=event.channel, rssi_dbm=event.rssi_dbm
+                )
+                self._on_news(news)
+                for port, data in self._pipeline.take_replies():
+                    self._links.send(data, port)
                 self._offer_trials()
             case Opened(port=port):
-                self._dongle_lost.pop(port, None)
+                self._lost.pop(port, None)
+                for data in self._pipeline.opened(port):
+                    self._links.send(data, port)
                 self._ask_for_proofs(monotonic_s())
             case Lost(port=port, reason=reason):
-                since_s, _ = self._dongle_lost.get(port, (monotonic_s(), ""))
-                self._dongle_lost[port] = (since_s, reason)
+                since_s, _ = self._lost.get(port, (monotonic_s(), ""))
+                self._lost[port] = (since_s, reason)
+                self._on_news(self._pipeline.lost(port, monotonic_s()))
 
     def _on_news(self, all_news: list[News]) -> None:
         for news in all_news:
@@ -169,28 +181,30 @@ class DetectService:
                 case Found(wearable=wearable, finding=FallDetected() as fall, impact_at_s=impact_at_s):
                     self._on_fall(wearable, fall, impact_at_s)
                 case Found(wearable=wearable, finding=MotionChanged() as change):
-                    if wearable in self._latest:
-                        self._note(self._latest[wearable][0], "motion", motion=change.motion)
+                    known = self._latest.get(self._residents[wearable].id)
+                    if known is not None:
+                        self._note(known[0], "motion", motion=change.motion)
                 case Pressed() as pressed:
                     self._on_pressed(pressed)
 
     def _on_fall(self, wearable: str, fall: FallDetected, impact_at_s: float) -> None:
-        known = self._latest.get(wearable)
+        resident = self._residents[wearable]
+        known = self._latest.get(resident.id)  # whichever of two wearables felt it
         if known is not None:
             apart_s = abs(impact_at_s - known[1])
             if apart_s < SAME_IMPACT_S:
                 return
             if apart_s < AGAIN_WITHIN_S and self._is_unanswered(known[0]):
-                self._latest[wearable] = (known[0], impact_at_s)
+                self._latest[resident.id] = (known[0], impact_at_s)
                 since_impact_s = round(monotonic_s() - impact_at_s, 3)
                 self._note(known[0], "again", probability=fall.probability, since_impact_s=since_impact_s)
                 return
         kind = Kind.LONG_LIE if fall.long_lie else Kind.FALL
-        card = self._scorers[self._residents[wearable].placement].card
+        card = self._scorers[resident.placement].card
         incident = self._commit(
             kind, wearable, impact_at_s=impact_at_s, probability=fall.probability, model=card.name
         )
-        self._latest[wearable] = (incident, impact_at_s)
+        self._latest[resident.id] = (incident, impact_at_s)
         self._wear_soon()
 
     def _on_pressed(self, pressed: Pressed) -> None:
@@ -204,8 +218,8 @@ class DetectService:
         self._send(wearable, AcknowledgeButton(button.boot, button.press))
 
     def _ask_for_proofs(self, now_s: float) -> None:
-        """Challenge the wearables that must prove themselves, once there is a receiver to do it through."""
-        if len(self._dongle_lost) < len(self._ports):
+        """Challenge the wearables that must prove themselves, once there is a link to do it through."""
+        if len(self._lost) < len(self._links.names):
             for _, packet in self._gateway.proofs_due(now_s):
                 self._send_packet(packet)
 
@@ -218,16 +232,25 @@ class DetectService:
         self._send_packet(packet)
 
     def _send_packet(self, packet: bytes) -> None:
-        """Send through every receiver: whichever the wearable hears."""
-        for port in self._ports.values():
-            port.send(encode_frame(Downlink(packet)))
+        """Send through every link that carries sealed packets: whichever the wearable hears."""
+        self._links.send_packet(packet)
 
     # -- journal ------------------------------------------------------------------------------
 
-    def _commit(self, kind: Kind, wearable: str | None, *, cause: str | None = None, **details: Any) -> str:
+    def _commit(
+        self,
+        kind: Kind,
+        wearable: str | None,
+        *,
+        resident: ResidentSettings | None = None,
+        cause: str | None = None,
+        fault: bool = False,
+        board_only: bool = False,
+        **details: Any,
+    ) -> str:
         """Mint an incident and put it on disk; if the disk refuses, hand it over in memory and keep trying."""
         now_s, now = monotonic_s(), utc_now()
-        resident = self._residents.get(wearable or "")
+        resident = resident or self._residents.get(wearable or "")
         impact_at_s = details.pop("impact_at_s", None)
         incident = Incident(
             incident=new_incident_id(),
@@ -238,6 +261,8 @@ class DetectService:
             clock_ok=clock_ok(),
             wearable=wearable,
             cause=cause,
+            fault=fault,
+            board_only=board_only,
             probability=details.pop("probability", None),
             model=details.pop("model", None),
             **_whereabouts(resident),
@@ -310,13 +335,15 @@ class DetectService:
             closed = case.state is State.RESOLVED
             if raised is None or (facts.wearable or "") not in {"", *self._residents}:
                 continue
-            ours = facts.wearable is not None or facts.cause in HOME_CAUSES
-            if facts.kind is Kind.BLIND and not closed and ours:
-                self._blind[facts.wearable or ""] = facts.incident
-            elif facts.kind in {Kind.FALL, Kind.LONG_LIE} and facts.wearable and facts.impact_at:
+            ours = facts.resident is not None or facts.cause in HOME_CAUSES
+            if facts.kind is Kind.BLIND and not closed and ours and facts.cause:
+                topic = topic_of(facts.resident, facts.cause, fault=facts.fault)
+                self._technical[topic] = facts.incident
+                self._supervisor.resume(topic, facts.cause)
+            elif facts.kind in {Kind.FALL, Kind.LONG_LIE} and facts.resident and facts.impact_at:
                 ago_s = case.elapsed_s(raised, now_s=now_s) + float(raised.body.get("since_impact_s", 0.0))
                 if not closed or (now - facts.impact_at).total_seconds() < AGAIN_WITHIN_S:
-                    self._latest[facts.wearable] = (facts.incident, now_s - ago_s)
+                    self._latest[facts.resident] = (facts.incident, now_s - ago_s)
             elif facts.kind is Kind.HELP_BUTTON and facts.wearable:
                 self._pressed[facts.wearable] = (str(raised.body.get("press")), facts.incident)
 
@@ -332,44 +359,25 @@ class DetectService:
         self._heartbeat(now_s)
 
     def _supervise(self, now_s: float) -> None:
-        home_cause = self._home_cause()
-        self._home_watch.observe(home_cause, now_s=now_s)
-        self._tell("", self._home_watch, now_s=now_s, after_s=DONGLE_GRACE_S)
-        for wearable, watch in self._wearable_watch.items():
-            cause = cause_of(self._sight(wearable), now_s=now_s, silence_s=self._settings.detect.silence_s)
-            watch.observe(cause, now_s=now_s)
-            if home_cause is None:  # one page for what hits all, not one for each wearable
-                self._tell(wearable, watch, now_s=now_s, after_s=self._settings.detect.blind_page_s)
+        for told in self._supervisor.look(now_s, {port: why for port, (_, why) in self._lost.items()}):
+            match told:
+                case Raise():
+                    self._technical[told.topic] = self._commit(
+                        Kind.BLIND,
+                        told.wearable,
+                        resident=told.resident,
+                        cause=told.cause.value,
+                        fault=told.fault,
+                        board_only=told.board_only,
+                    )
+                case Close(topic=topic):
+                    self._restore(self._technical.pop(topic, None))
 
-    def _tell(self, wearable: str, watch: Watch, *, now_s: float, after_s: float) -> None:
-        """Raise a technical incident that is overdue; close it when its cause has gone."""
-        open_incident = self._blind.get(wearable)
-        if open_incident is None and watch.overdue(now_s=now_s, after_s=after_s):
-            assert watch.cause is not None
-            self._blind[wearable] = self._commit(Kind.BLIND, wearable or None, cause=watch.cause.value)
-        elif open_incident is not None and watch.cause is None:
-            del self._blind[wearable]
+    def _restore(self, incident: str | None) -> None:
+        """Close a technical incident whose cause has gone."""
+        if incident is not None:
             when = Moment.now()
-            self._write(lambda journal: journal.resolve(open_incident, Outcome.RESTORED, "fallwatch", when=when))
-
-    def _home_cause(self) -> Cause | None:
-        """Return what blinds more than one wearable."""
-        if self._ports and len(self._dongle_lost) == len(self._ports):
-            return Cause.DONGLE_GONE
-        placements = {r.placement for r in self._residents.values()}
-        return Cause.NO_MODEL if placements - set(self._scorers) else None
-
-    def _sight(self, wearable: str) -> Sight:
-        wearer, session = self._pipeline.wearers[wearable], self._gateway.session(wearable)
-        return Sight(
-            has_key=session is not None,
-            has_model=wearer.judge is not None,
-            proved=session is not None and session.proved,
-            heard_s=wearer.heard_s,
-            battery_pct=wearer.status.battery_pct if wearer.status else None,
-            charging=wearer.charging,
-            worn=wearer.worn,
-        )
+            self._write(lambda journal: journal.resolve(incident, Outcome.RESTORED, "fallwatch", when=when))
 
     def _heartbeat(self, now_s: float) -> None:
         write_runfile(
@@ -381,14 +389,15 @@ class DetectService:
                 "models_refused": self.refused,
                 "shadows": [self._trial_words(trial) for trial in self._trials],
                 "radio": {"unknown_wearable": self._gateway.unknown, "unreadable": self._gateway.unreadable},
-                "dongles": {port: self._dongle_words(port, now_s) for port in self._ports},
+                "links": {port: self._link_words(port, now_s) for port in self._links.names},
                 "wearables": {w: self._wearable_words(w, now_s) for w in self._residents},
+                "residents": {r.id: self._resident_words(r.id, now_s) for r in self._settings.resident},
                 "unwritten": list(self._unwritten.values()),
             },
         )
 
-    def _dongle_words(self, port: str, now_s: float) -> dict[str, Any]:
-        lost, dongle = self._dongle_lost.get(port), self._pipeline.dongles.get(port)
+    def _link_words(self, port: str, now_s: float) -> dict[str, Any]:
+        lost, dongle = self._lost.get(port), self._pipeline.dongles.get(port)
         return {
             "well": lost is None,
             "cause": lost[1] if lost else None,
@@ -399,16 +408,18 @@ class DetectService:
         }
 
     def _wearable_words(self, wearable: str, now_s: float) -> dict[str, Any]:
-        watch, wearer = self._wearable_watch[wearable], self._pipeline.wearers[wearable]
+        watch, wearer = self._supervisor.watch(wearable), self._pipeline.wearers[wearable]
         session, counts = self._gateway.session(wearable), wearer.timeline.counts
-        radio = session.counts if session else None
+        radio, hours = session.counts if session else None, wearer.battery.hours_left()
         return {
             "well": watch.cause is None,
             "cause": watch.cause,
             "since_s": None if watch.since_s is None else round(now_s - watch.since_s, 1),
             "heard_s_ago": None if wearer.heard_s is None else round(now_s - wearer.heard_s, 1),
-            "rssi_dbm": wearer.rssi_dbm,
-            "battery_pct": wearer.status.battery_pct if wearer.status else None,
+            "rssi_dbm": wearer.radio.rssi_dbm,
+            "battery_pct": wearer.battery.pct,
+            "battery_hours": None if hours is None else round(hours, 1),
+            "firmware": ".".join(map(str, wearer.hello.firmware)) if wearer.hello else None,
             "rate_hz": wearer.rate_hz,
             "range_g": wearer.range_g,
             "samples": counts.samples,
@@ -416,7 +427,17 @@ class DetectService:
             "duplicates": counts.duplicates,
             "forged": radio.forged if radio else 0,
             "stale": radio.stale if radio else 0,
-            "malformed": radio.malformed if radio else 0,
+            "malformed": (radio.malformed if radio else 0) + self._pipeline.bad_bytes(wearable),
+        }
+
+    def _resident_words(self, resident: str, now_s: float) -> dict[str, Any]:
+        blind, warning = self._supervisor.blind(resident), self._supervisor.warning(resident)
+        return {
+            "well": blind.cause is None,
+            "cause": blind.cause,
+            "since_s": None if blind.since_s is None else round(now_s - blind.since_s, 1),
+            "warning": warning.cause,
+            "patience": blind.patience(now_s=now_s),
         }
 
     # -- models -------------------------------------------------------------------------------

@@ -6,13 +6,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge.core.battery import Battery
 from edge.core.detector import Finding
+from edge.core.radio import Radio
+from edge.core.sensor import SensorWatch
+from edge.core.supervision import Sight
 from edge.core.timeline import Batch, Chunk, ClockOffset, Timeline
 from edge.detect.judge import Judge
-from firmware_bridge.wire import Hello, Samples, Status
+from firmware_bridge.session import GatewaySession
+from firmware_bridge.wire import BUTTON_HELD, Hello, Samples, Status
 from models.scorer import Scorer
 
 FULL_SCALE = 32768.0  # counts of an int16 at the end of the range
+OLDEST_FIRMWARE = (1, 0, 0)
+BUTTON_STUCK_S = 60.0  # held for so long without a break, and no person does that
+UNUSABLE_LEAST = 10  # so much came since the last samples that could not be used: no stray noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +35,33 @@ class Heard:
 class Wearer:
     """Timeline and judge of one wearable, and what it last said of itself."""
 
-    def __init__(self, wearable: str, scorer: Scorer | None, keep: list[Heard] | None = None) -> None:
-        """Begin; what is heard is also put into ``keep``, where a second model judges this wearable."""
+    def __init__(
+        self,
+        wearable: str,
+        scorer: Scorer | None,
+        keep: list[Heard] | None = None,
+        *,
+        sealed: bool = True,
+        feels_skin: bool = True,
+    ) -> None:
+        """Begin.
+
+        Args:
+            wearable: its id.
+            scorer: None while no model may run.
+            keep: takes what is heard as well, where a second model judges this wearable.
+            sealed: it has a key, and nothing counts that is not sealed with it.
+            feels_skin: it tells whether it is worn; else that is judged by how still it lies.
+        """
         self.wearable = wearable
+        self.sealed = sealed
         self.judge = None if scorer is None else Judge(wearable, scorer)  # None while no model may run
         self.timeline = Timeline()
         self.offset = ClockOffset()
         self.heard_s: float | None = None  # monotonic
-        self.rssi_dbm: int | None = None
+        self.radio = Radio()
+        self.battery = Battery()
+        self.sensor = SensorWatch(feels_skin=feels_skin)
         self.hello: Hello | None = None
         self.status: Status | None = None
         self.worn = True
@@ -43,19 +70,48 @@ class Wearer:
         self.rate_hz = 0.0
         self._silent = True  # what was being weighed has been settled
         self._keep = keep
+        self._button_s: float | None = None  # since when the button is held, whatever was acknowledged
+        self._marked_s: float | None = None  # when it had last been heard, as of the last look
+        self._forged = self._malformed = 0  # by then
 
-    def on_samples(self, samples: Samples, received_s: float) -> list[Finding]:
+    def on_samples(self, samples: Samples, received_s: float, rssi_dbm: int | None = None) -> list[Finding]:
         """Take a batch; findings come at once only where a hole ends what was being weighed."""
+        self.heard_s = received_s  # samples alone protect: a hello is no sign of it
         counts = np.frombuffer(samples.xyz, "<i2").reshape(-1, 3)
+        self.sensor.observe(
+            counts,
+            range_g=samples.range_g,
+            rate_hz=samples.rate_hz,
+            boot=samples.boot,
+            first=samples.first,
+            tick=samples.tick,
+            received_s=received_s,
+        )
+        self._on_flags(samples.flags, received_s)
         accel_g = counts.astype(np.float32) * np.float32(samples.range_g / FULL_SCALE)
         self.worn, self.charging = samples.worn, samples.charging
         self.range_g, self.rate_hz = samples.range_g, samples.rate_hz
         batch = Batch(samples.boot, samples.tick, samples.first, samples.rate_hz, accel_g)
         self._silent = False
         findings = [f for chunk in self.timeline.push(batch) for f in self._on_chunk(chunk)]
+        counted = self.timeline.counts
+        self.radio.observe(rssi_dbm, samples=counted.samples, lost=counted.lost, now_s=received_s)
         if self.timeline.last_s is not None:
             self.offset.observe(self.timeline.last_s, received_s)
         return findings
+
+    def on_status(self, status: Status, received_s: float) -> None:
+        """Take what it says of itself."""
+        self.status = status
+        self.worn, self.charging = status.worn, status.charging
+        self._on_flags(status.flags, received_s)
+        self.battery.observe(status.battery_pct, charging=status.charging, now_s=received_s)
+
+    def _on_flags(self, flags: int, received_s: float) -> None:
+        if not flags & BUTTON_HELD:
+            self._button_s = None
+        elif self._button_s is None:
+            self._button_s = received_s
 
     def on_silence(self) -> list[Finding]:
         """Settle what was being weighed when the wearable fell silent; once each time."""
@@ -66,6 +122,31 @@ class Wearer:
         if self._keep is not None:
             self._keep.append(Heard(self.wearable, None, worn=False))
         return findings + ([] if self.judge is None else self.judge.on_silence())
+
+    def sight(self, session: GatewaySession | None, *, bad: int, now_s: float) -> Sight:
+        """Return what is known of it now; ``bad`` counts what came from it alone and was nothing in its format."""
+        counted = self.timeline.counts
+        forged = session.counts.forged if session else 0
+        malformed = bad + (session.counts.malformed if session else 0)
+        if self._marked_s != self.heard_s:
+            self._marked_s, self._forged, self._malformed = self.heard_s, forged, malformed
+        return Sight(
+            has_key=session is not None or not self.sealed,
+            has_model=self.judge is not None,
+            proved=not self.sealed or (session is not None and session.proved),
+            heard_s=self.heard_s,
+            battery_pct=self.battery.pct,
+            charging=self.charging,
+            worn=self.worn,
+            fading=self.radio.was_fading(samples=counted.samples, lost=counted.lost),
+            other_key=forged - self._forged >= UNUSABLE_LEAST,
+            garbled=malformed - self._malformed >= UNUSABLE_LEAST,
+            sensor=self.sensor.cause(),
+            battery_low=self.battery.low,
+            button_stuck=self._button_s is not None and now_s - self._button_s >= BUTTON_STUCK_S,
+            weak=self.radio.is_weak(samples=counted.samples, lost=counted.lost),
+            old=self.hello is not None and self.hello.firmware < OLDEST_FIRMWARE,
+        )
 
     @property
     def backlog_s(self) -> float:

@@ -309,7 +309,7 @@ class Home:
 
     def receiver(self) -> dict[str, Any]:
         """Return what detect last said of the home's one receiver."""
-        told: dict[str, Any] = (self.told("detect") or {})["dongles"][str(self.dongle_link)]
+        told: dict[str, Any] = (self.told("detect") or {})["links"][str(self.dongle_link)]
         return told
 
     # -- what they wrote ----------------------------------------------------------------------

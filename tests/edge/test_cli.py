@@ -286,7 +286,7 @@ def test_the_module_is_the_command(config: Path, tmp_path: Path) -> None:
 def write_status(run: Path, *, wearable: dict[str, Any] | None = None, **alarm: Any) -> None:
     run.mkdir(exist_ok=True)
     detect = {
-        "dongles": {"/dev/fallwatch-dongle": {"well": True, "cause": None}},
+        "links": {"/dev/fallwatch-dongle": {"well": True, "cause": None}},
         "wearables": {"0042": {"well": True, "battery_pct": 64, "lost": 3} | (wearable or {})},
     }
     write_runfile(run / "detect.json", detect)

@@ -424,7 +424,7 @@ def test_noise_forgeries_strangers_and_loose_plugs_are_counted_and_survived(tmp_
         _, parts = home.status()
         assert parts["service detect"]["unknown_wearable"] > 3
         assert parts["wearable 0002"]["forged"] > 3
-        assert parts["wearable 0002"]["cause"] == "wearable never heard"
+        assert parts["wearable 0002"]["cause"] == "wearable has another key"
         assert parts["receiver dongle"]["bad_frames"] > 5
 
         line.unplug()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from edge.core.supervision import STEADY_S, Cause, LineWatch, Sight, Watch, cause_of
+from edge.core.supervision import STEADY_S, Cause, Limits, LineWatch, Sight, Watch, cause_of
 
 WELL = Sight(has_key=True, has_model=True, proved=True, heard_s=95.0, battery_pct=80, charging=False, worn=True)
 
@@ -70,15 +70,15 @@ def test_a_wearable_that_is_exactly_on_time_is_not_silent() -> None:
 def test_a_watch_tells_since_when_and_when_a_person_must_know() -> None:
     watch = Watch()
     watch.observe(None, now_s=0.0)
-    assert not watch.overdue(now_s=1e9, after_s=120.0)
+    assert not watch.overdue(Limits(blind_s=120.0), now_s=1e9)
     watch.observe(Cause.SILENT, now_s=10.0)
     watch.observe(Cause.FLAT, now_s=100.0)  # another cause does not start the time anew
     assert (watch.since_s, watch.cause) == (10.0, Cause.FLAT)
-    assert not watch.overdue(now_s=129.0, after_s=120.0)
-    assert watch.overdue(now_s=130.0, after_s=120.0)
+    assert not watch.overdue(Limits(blind_s=120.0), now_s=129.0)
+    assert watch.overdue(Limits(blind_s=120.0), now_s=130.0)
     watch.observe(None, now_s=140.0)
     assert (watch.since_s, watch.cause) == (None, None)
-    assert not watch.overdue(now_s=1e9, after_s=120.0)
+    assert not watch.overdue(Limits(blind_s=120.0), now_s=1e9)
 
 
 def watch() -> LineWatch:

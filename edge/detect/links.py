@@ -1,0 +1,43 @@
+"""All ways in that the settings name, each with the thread it wants."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from edge.settings import Settings
+from firmware_bridge.devices import Device
+from firmware_bridge.dongle import DonglePort
+from firmware_bridge.link import Link, LinkEvent
+from firmware_bridge.wire import Downlink, encode_frame
+
+Run = Callable[[Callable[[LinkEvent], None], threading.Event], None]
+
+
+class Links:
+    """The links of one home: receivers, serial devices, Bluetooth, the broker."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.devices: dict[str, tuple[str, Device]] = {}  # link: the one wearable that it carries, its format
+        self.runs: list[Run] = []  # bodies of threads
+        self._links: dict[str, Link] = {}
+        self._framed: list[Link] = []  # these carry our own frames
+        for dongle in settings.dongle:
+            link = DonglePort(dongle.port, dongle.baud)
+            self._links[dongle.port] = link
+            self._framed.append(link)
+            self.runs.append(link.run)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All links, by the names under which they report."""
+        return tuple(self._links)
+
+    def send(self, data: bytes, name: str) -> None:
+        """Send octets by one link."""
+        self._links[name].send(data)
+
+    def send_packet(self, packet: bytes) -> None:
+        """Send a sealed packet by every link that may reach the wearable."""
+        for link in self._framed:
+            link.send(encode_frame(Downlink(packet)))
