@@ -33,7 +33,7 @@ class Battery:
             self.low = False
         elif pct <= LOW_PCT or (hours is not None and hours <= LOW_H):
             self.low = True
-        elif hours is not None and hours > 1.5 * LOW_H:  # one that hovers at the limit is told once
+        elif pct > 1.5 * LOW_PCT and hours is not None and hours > 1.5 * LOW_H:  # hovering at the limit: told once
             self.low = False
 
     def hours_left(self) -> float | None:

@@ -6,6 +6,7 @@ from collections import deque
 
 SLOT_S = 5.0
 SLOTS = 12  # the last minute
+AWAY_S = 10.0  # whoever was not heard for so long was away: what was missed meanwhile says nothing of the radio
 WEAK_PART = 0.20  # of its samples lost over the last minute: falls begin to be missed
 FADED_DBM = -85.0  # near the end of what receivers hear
 FADING_DB = 8.0  # so far below its usual strength, and no longer strong
@@ -20,6 +21,7 @@ class Radio:
     def __init__(self) -> None:
         self.rssi_dbm: int | None = None
         self._quick_dbm = self._slow_dbm = 0.0
+        self._heard_s = self._away_until_s = float("-inf")
         self._slots: deque[tuple[float, int, int]] = deque(maxlen=SLOTS + 1)  # begun, samples, lost: totals
 
     def observe(self, rssi_dbm: int | None, *, samples: int, lost: int, now_s: float) -> None:
@@ -30,6 +32,11 @@ class Radio:
             self.rssi_dbm = rssi_dbm
             self._quick_dbm += (rssi_dbm - self._quick_dbm) * _QUICK
             self._slow_dbm += (rssi_dbm - self._slow_dbm) * _SLOW
+        if now_s - self._heard_s > AWAY_S:
+            self._away_until_s = now_s + SLOT_S  # some of what was missed is counted as lost only then
+        self._heard_s = now_s
+        if now_s < self._away_until_s:
+            self._slots.clear()
         if not self._slots or now_s - self._slots[-1][0] >= SLOT_S:
             self._slots.append((now_s, samples, lost))
 

@@ -131,7 +131,7 @@ class Supervisor:
         raised = Raise(
             f"warning {resident.id}",
             cause or Cause.WEAK_RADIO,
-            wearable,
+            speaker,
             resident,
             fault=True,
             board_only=board_only,

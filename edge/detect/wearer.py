@@ -20,6 +20,7 @@ from models.scorer import Scorer
 FULL_SCALE = 32768.0  # counts of an int16 at the end of the range
 OLDEST_FIRMWARE = (1, 0, 0)
 BUTTON_STUCK_S = 60.0  # held for so long without a break, and no person does that
+WEAK_WITHIN_S = 60.0  # one not heard for so long is no weak one but a silent one
 UNUSABLE_LEAST = 10  # so much came since the last samples that could not be used: no stray noise
 
 
@@ -144,7 +145,9 @@ class Wearer:
             sensor=self.sensor.cause(),
             battery_low=self.battery.low,
             button_stuck=self._button_s is not None and now_s - self._button_s >= BUTTON_STUCK_S,
-            weak=self.radio.is_weak(samples=counted.samples, lost=counted.lost),
+            weak=self.heard_s is not None
+            and now_s - self.heard_s < WEAK_WITHIN_S
+            and self.radio.is_weak(samples=counted.samples, lost=counted.lost),
             old=self.hello is not None and self.hello.firmware < OLDEST_FIRMWARE,
         )
 
