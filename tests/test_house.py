@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("firmware_bridge", "models", "edge", "training")
-ABOVE = {"edge", "firmware_bridge", "models", "numpy", "rich", "typer", "tomlkit"}
+ABOVE = {"edge", "firmware_bridge", "models", "numpy", "rich", "segno", "typer", "tomlkit"}
 
 # What a module may import beside the standard library; the longest name that fits it counts.
 ARROWS: dict[str, set[str]] = {

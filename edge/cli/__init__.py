@@ -89,6 +89,7 @@ def _register() -> None:
     from edge.cli import (  # noqa: F401  # they add themselves to app
         develop,
         pager,
+        pairing,
         people,
         records,
         report,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import tomlkit
 
-from edge.checked import SettingsError
+from edge.checked import SettingsError, build
 from edge.settings import Settings, load_settings
 
 
-def bind_wearable(path: Path, resident: str, wearable: str) -> Settings:
-    """Note in the settings that ``resident`` wears ``wearable`` (or nothing), and nobody else does.
+def bind_wearable(path: Path, resident: str, wearable: str, *, spare: bool = False) -> Settings:
+    """Note in the settings that ``resident`` wears ``wearable``, as the first or as a spare, and nobody else does.
 
     Raises:
         SettingsError: there is no such resident, or the file cannot be written.
@@ -23,12 +25,53 @@ def bind_wearable(path: Path, resident: str, wearable: str) -> Settings:
     if all(table["id"] != resident for table in tables):
         known = ", ".join(str(table["id"]) for table in tables) or "none yet"
         raise SettingsError(path, "resident", f"there is no resident {resident!r}; known: {known}")
+    _unbind(tables, wearable)
     for table in tables:
         if table["id"] == resident:
-            table["wearable"] = wearable
-        elif wearable and table.get("wearable") == wearable:
-            table["wearable"] = ""
+            table["spare" if spare else "wearable"] = wearable
     write_settings(path, tomlkit.dumps(document))
+    return load_settings(path)
+
+
+def unbind_wearable(path: Path, wearable: str) -> Settings:
+    """Note in the settings that nobody wears ``wearable``; a spare then takes the first one's place.
+
+    Raises:
+        SettingsError: the file cannot be written.
+    """
+    document: Any = tomlkit.parse(path.read_text(encoding="utf-8"))
+    _unbind(document.get("resident", []), wearable)
+    write_settings(path, tomlkit.dumps(document))
+    return load_settings(path)
+
+
+def _unbind(tables: Any, wearable: str) -> None:
+    for table in tables:
+        if table.get("spare") == wearable:
+            del table["spare"]
+        if table.get("wearable") == wearable:
+            table["wearable"] = table.get("spare", "")
+            table.pop("spare", None)
+
+
+def describe_wearable(path: Path, facts: Mapping[str, Any]) -> Settings:
+    """Note in the settings how the wearable ``facts["id"]`` is reached.
+
+    Raises:
+        SettingsError: a fact is wrong, or the file cannot be written. The file is as it was.
+    """
+    document: Any = tomlkit.parse(path.read_text(encoding="utf-8"))
+    tables = document.setdefault("wearable", tomlkit.aot())
+    for i, table in enumerate(tables):
+        if table["id"] == facts["id"]:
+            del tables[i]
+            break
+    table = tomlkit.table()
+    table.update(facts)
+    tables.append(table)
+    text = tomlkit.dumps(document)
+    build(Settings, tomllib.loads(text), path, "")  # refuse what is wrong before the file is touched
+    write_settings(path, text)
     return load_settings(path)
 
 

@@ -1,4 +1,4 @@
-"""Commands that run services, and those that pair wearables."""
+"""Commands that run services."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import Annotated
 
 import typer
 
-from edge.cli import Config, Run, State, app, begin_service, say, stop
-from edge.settings import DEFAULT_CONFIG, DEFAULT_RUN, DEFAULT_STATE, WEARABLE_PATTERN, load_settings
+from edge.cli import Config, Run, State, app, begin_service, say
+from edge.settings import DEFAULT_CONFIG, DEFAULT_RUN, DEFAULT_STATE
 
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
 RESTART_AFTER_S = (0.2, 5.0)
@@ -144,92 +144,3 @@ class _Child:
                 self._process.kill()
                 self._process.wait()
         self._notify.close()
-
-
-@app.command(epilog="Example: fallwatch pair 0042 --resident r12")
-def pair(
-    wearables: Annotated[
-        list[str] | None, typer.Argument(metavar="[WEARABLE]...", help="Ids, as printed on them.")
-    ] = None,
-    wearable: Annotated[str | None, typer.Option("--wearable", help="The same as the argument.")] = None,
-    resident: Annotated[
-        str | None, typer.Option("--resident", help="Who wears it; noted in the settings.")
-    ] = None,
-    everyone: Annotated[
-        bool, typer.Option("--all", help="Every wearable of the settings that has no key.")
-    ] = False,
-    config: Config = DEFAULT_CONFIG,
-    state: State = DEFAULT_STATE,
-) -> None:
-    """Make and store the key of a wearable, and bind it to a resident."""
-    from edge.keys import KeyStore, KeyUnusable
-
-    settings = load_settings(config)
-    store = KeyStore(settings.secrets, state)
-    names = [*(wearables or []), *([wearable] if wearable else [])]
-    if everyone:
-        known = set(store.wearables())
-        names += [r.wearable for r in settings.resident if r.wearable and r.wearable not in known]
-        if not names:
-            say("Every wearable of the settings has a key already.")
-            return
-    if not names:
-        stop("which wearable? Give its id, such as: fallwatch pair 0042 --resident r12", status=2)
-    if resident is not None and len(names) > 1:
-        stop(
-            f"--resident {resident}: a resident wears one wearable, not {len(names)}; pair them one by one",
-            status=2,
-        )
-    _check_names(names)
-    for name in names:
-        bound = settings.resident_of(name)
-        if resident is None and bound is None:
-            stop(f"wearable {name} has no resident in {config}; add --resident ID", status=1)
-        if resident is not None and (bound is None or bound.id != resident):
-            from edge.cli.edit import bind_wearable
-
-            settings = bind_wearable(config, resident, name)
-        try:
-            store.make(name)
-        except (KeyUnusable, OSError) as error:
-            stop(f"wearable {name}: its key cannot be stored: {error}", status=1)
-        bound = settings.resident_of(name)
-        assert bound is not None
-        say(f"Wearable {name} is paired: resident {bound.id}, room {bound.room}.")
-    say("Next: restart the service (systemctl restart fallwatch-detect), then see fallwatch status.")
-
-
-@app.command(epilog="Example: fallwatch unpair 0042")
-def unpair(
-    wearables: Annotated[list[str] | None, typer.Argument(metavar="WEARABLE...", help="Ids of wearables.")] = None,
-    wearable: Annotated[str | None, typer.Option("--wearable", help="The same as the argument.")] = None,
-    config: Config = DEFAULT_CONFIG,
-    state: State = DEFAULT_STATE,
-) -> None:
-    """Wipe the key of a wearable and take it from its resident."""
-    from edge.cli.edit import bind_wearable
-    from edge.keys import KeyStore
-
-    settings = load_settings(config)
-    store = KeyStore(settings.secrets, state)
-    names = [*(wearables or []), *([wearable] if wearable else [])]
-    if not names:
-        stop("which wearable? Give its id, such as: fallwatch unpair 0042", status=2)
-    _check_names(names)
-    unknown = False
-    for name in names:
-        wiped, bound = store.wipe(name), settings.resident_of(name)
-        if bound is not None:
-            settings = bind_wearable(config, bound.id, "")
-        if wiped or bound is not None:
-            say(f"Wearable {name} is unpaired; its key is wiped.")
-        else:
-            say(f"Wearable {name} is not known here.")
-            unknown = True
-    raise SystemExit(1 if unknown else 0)
-
-
-def _check_names(names: list[str]) -> None:
-    for name in names:
-        if not WEARABLE_PATTERN.fullmatch(name):
-            stop(f"{name!r} is no wearable; use 1 to 8 letters, digits or '-', as printed on it", status=2)
