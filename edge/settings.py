@@ -255,8 +255,10 @@ class MqttSettings:
     discovery_prefix: str = "homeassistant"
     keepalive_s: int = 20
     down_after_s: float = 25.0  # staff are told when it has been away for so long
+    wearables: bool = False  # samples of wearables come by it, from receivers in the rooms
 
     def __post_init__(self) -> None:
+        need(not self.wearables or bool(self.host), "host", "name the broker by which wearables come")
         need(0 < self.port < 65536, "port", "use a port from 1 to 65535; 1883, or 8883 with TLS")
         need(self.keepalive_s >= 2, "keepalive_s", "use 2 or more seconds, such as 20")
         need_above_zero(self, "down_after_s")

@@ -40,7 +40,7 @@ def page_text(incident: Incident, words: Words, *, local_time: datetime | None, 
             text = f"{head} {where} AGAIN"
         case Words.CANCELLED:
             # Of several faults this says which; the reason has gone with the fault.
-            over = (incident.cause or "").partition(":")[0] if incident.fault else where
+            over = f"{where} {(incident.cause or '').partition(':')[0]}".strip() if incident.fault else where
             text = f"CANCELLED {head} {over}".rstrip()
     if words is Words.ALARM and local_time is not None:
         text += f" {local_time:%H:%M}"
