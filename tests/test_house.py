@@ -43,6 +43,7 @@ ARROWS: dict[str, set[str]] = {
     "edge.watchdog": set(),
     "edge.journal": {"edge.clock", "edge.core.incident", "edge.failpoint"},
     "edge.report": {"edge.core.incident", "edge.core.poisson", "edge.journal"},
+    "edge.cover": {"edge.core.incident", "edge.journal"},
     "edge.directory": {"edge.settings", "edge.sinks.fhir"},
     "edge.export": {"edge.core.incident", "edge.journal", "edge.settings", "edge.sinks.fhir"},
     "edge.form": {"edge.core.incident", "edge.export", "edge.journal", "edge.settings", "edge.sinks.fhir"},

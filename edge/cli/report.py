@@ -15,6 +15,7 @@ from edge.settings import DEFAULT_CONFIG, DEFAULT_STATE, load_settings
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from edge.journal import Journal
     from edge.report import Comparison, ModelReport, Report
 
 WEEKS_TO_TELL = 30  # without one false alarm in so many, fewer than one in ten wearer-weeks is shown (95 %)
@@ -29,6 +30,9 @@ def report(
         str | None, typer.Option("--since", metavar="DATE", help="From that day, YYYY-MM-DD.")
     ] = None,
     days: Annotated[int | None, typer.Option("--days", min=1, help="The last so many days.")] = None,
+    cover: Annotated[
+        bool, typer.Option("--cover", help="Instead: who was not protected, when and why; the last day.")
+    ] = False,
     as_json: Json = False,
     config: Config = DEFAULT_CONFIG,
     state: State = DEFAULT_STATE,
@@ -41,6 +45,9 @@ def report(
     settings = load_settings(config)
     zone, now = ZoneInfo(settings.home.timezone), datetime.now(UTC)
     begin = _begin(since, days, zone, now)
+    if cover:
+        _show_cover(open_journal(state), begin or now - timedelta(days=1), zone, as_json=as_json)
+        return
     journal, looked = open_journal(state), begin or datetime.min.replace(tzinfo=UTC)
     try:
         made = make_report(
@@ -59,6 +66,41 @@ def report(
         say("Nothing has been judged in that time: wear is written every 15 minutes while detection runs.")
     else:
         _show(made, settings.home.name or settings.home.id, zone)
+
+
+def _show_cover(journal: Journal, since: datetime, zone: ZoneInfo, *, as_json: bool) -> None:
+    """Write who was without cover since then; what began before and still holds is among it."""
+    from edge.cover import spells
+    from edge.journal import JournalUnavailable
+
+    now = datetime.now(UTC)
+    try:
+        cases = {case.facts.incident: case for case in [*journal.open_cases(), *journal.cases_since(since)]}
+    except JournalUnavailable as error:
+        stop(str(error), status=1)
+    found = spells(cases.values())
+    if as_json:
+        for spell in found:
+            say(json.dumps(spell.document(now)))
+        return
+    if not found:
+        say("Everybody was covered, and nothing is to be mended.")
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("room", "what", "from", "lasted", "")
+    for spell in found:
+        begun = spell.begun_at.astimezone(zone)
+        table.add_row(
+            escape(spell.room or "the home"),
+            ("to mend: " if spell.warning else "NO COVER: ") + escape(spell.cause),
+            f"{begun:%a %H:%M}",
+            f"{spell.lasted_s(now) / 60:.0f} min",
+            "still so" if spell.ended_at is None else "",
+        )
+    Console().print(table)
 
 
 def _begin(since: str | None, days: int | None, zone: ZoneInfo, now: datetime) -> datetime | None:
