@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firmware_bridge.devices.broker import (
@@ -154,6 +154,7 @@ def test_samples_without_any_time_are_numbered_by_their_arrival() -> None:
 
 
 @given(rate_error=st.floats(-0.04, 0.04), jitter_s=st.lists(st.floats(0, 0.2), min_size=40, max_size=40))
+@settings(max_examples=30)
 def test_a_rate_a_little_off_and_late_messages_are_no_loss(rate_error: float, jitter_s: list[float]) -> None:
     broker = decoder()
     firsts = [
