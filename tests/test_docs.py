@@ -32,6 +32,8 @@ from edge.core.words import page_text
 from edge.journal import Case
 from edge.settings import Settings, load_settings
 from edge.sinks.mqtt import EVENT_TYPES, parse_quiet, parse_set
+from firmware_bridge.devices.broker import BrokerDecoder, Heard, Said
+from firmware_bridge.wire import WORN, Status
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -423,6 +425,27 @@ def test_the_example_of_quiet_is_taken() -> None:
     (example,) = [text for text in fences(ROOT / "docs" / "mqtt.md", "json") if '"minutes"' in text]
     topic = "fallwatch/site-7/resident/r12/quiet/set"
     assert parse_quiet(topic, example.encode()) == ("snooze", "r12", "night-carer", 600.0)
+
+
+def test_the_examples_of_wearables_by_mqtt_are_taken() -> None:
+    page = ROOT / "docs" / "mqtt.md"
+    sealed, message = (bytes.fromhex(text) for text in fences(page, "octets"))
+    (samples,) = [text for text in fences(page, "json") if '"xyz_g"' in text]
+    decoder = BrokerDecoder("site-7", ["W1"])
+    heard = decoder.feed("fallwatch/site-7/receiver/room-12/uplink", sealed, 0.0)
+    assert isinstance(heard, Heard)
+    assert heard.uplink.rssi_dbm == -60
+    assert decoder.feed("fallwatch/site-7/wearable/W1/message", message, 0.0) == Said(
+        "W1", (Status(87, 4083, 30, WORN, 61),)
+    )
+    said = decoder.feed("fallwatch/site-7/wearable/W1/samples", samples.encode(), 0.0)
+    assert isinstance(said, Said)
+    documented = [
+        name
+        for cells in rows(section("mqtt.md", "Wearables by MQTT"))
+        for name in re.findall(r"`(\w+)`", cells[0])
+    ]
+    assert documented == list(json.loads(samples))
 
 
 def test_the_mqtt_page_has_every_event_type() -> None:

@@ -24,7 +24,8 @@ ARROWS: dict[str, set[str]] = {
     "firmware_bridge.serial_link": {"firmware_bridge.link", "firmware_bridge.wire", "serial"},
     "firmware_bridge.dongle": {"firmware_bridge.serial_link", "firmware_bridge.wire"},
     "firmware_bridge.devices": {"firmware_bridge.devices", "firmware_bridge.wire"},
-    "edge.sources": {"edge.sources", "edge.settings", "firmware_bridge", "bleak", "paho"},
+    "edge.broker": {"edge.settings", "paho"},
+    "edge.sources": {"edge.sources", "edge.broker", "edge.settings", "firmware_bridge", "bleak", "paho"},
     "models": {"models", "numpy", "onnxruntime"},
     "edge.core": {"edge.core", "models", "numpy"},
     "edge.core.incident": set(),
@@ -49,7 +50,14 @@ ARROWS: dict[str, set[str]] = {
     "edge.form": {"edge.core.incident", "edge.export", "edge.journal", "edge.settings", "edge.sinks.fhir"},
     "edge.keys": {"edge.settings", "firmware_bridge"},
     "edge.recording": {"models", "numpy"},
-    "edge.sinks": {"edge.sinks", "edge.channels", "edge.core.incident", "edge.journal", "edge.settings"}
+    "edge.sinks": {
+        "edge.sinks",
+        "edge.broker",
+        "edge.channels",
+        "edge.core.incident",
+        "edge.journal",
+        "edge.settings",
+    }
     | {"edge.checked", "gpiod", "jwt", "paho", "serial"},
     "edge.detect": {"edge.detect", "edge.core", "edge.clock", "edge.journal", "edge.keys", "edge.runfile"}
     | {"edge.settings", "edge.watchdog", "firmware_bridge", "models", "numpy"},

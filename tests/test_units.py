@@ -6,6 +6,7 @@ import configparser
 import re
 import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,29 @@ def test_systemd_has_nothing_to_say_against_the_units(tmp_path: Path) -> None:
         ["systemd-analyze", "verify", "--man=no", *tmp_path.iterdir()], capture_output=True, text=True, check=False
     )
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+@needs_systemd
+def test_the_network_for_mqtt_opens_this_machine_and_no_more(tmp_path: Path) -> None:
+    unit, more = UNITS / "fallwatch-detect.service", UNITS / "fallwatch-detect-mqtt.conf"
+    there = tmp_path / unit.name
+    there.write_text(unit.read_text(encoding="utf-8").replace(PROGRAM, "/bin/true"), encoding="utf-8")
+    (tmp_path / f"{unit.name}.d").mkdir()
+    shutil.copy(more, tmp_path / f"{unit.name}.d" / "mqtt.conf")
+    checked = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", there], capture_output=True, text=True, check=False
+    )
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+    wanted = {
+        "PrivateNetwork": "no",
+        "RestrictAddressFamilies": "AF_INET AF_INET6",
+        "IPAddressAllow": "localhost",
+    }
+    assert dict(read(more)["Service"]) == wanted
+    assert read(unit)["Service"]["IPAddressDeny"] == "any"  # stays, and the drop-in makes its hole in it
+    lines = [line for line in more.read_text(encoding="utf-8").splitlines() if line]
+    reasons = [before[0] for before, line in pairwise(lines) if not line.startswith(("#", "["))]
+    assert set(reasons) == {"#"}
 
 
 @needs_systemd

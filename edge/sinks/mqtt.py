@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import ssl
 import threading
 import time
 from collections import deque
@@ -24,6 +23,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from edge.broker import ping_every_s, prepare
 from edge.settings import MqttSettings
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,6 @@ MAX_WAITING = 20  # incidents handed over and not yet taken by the broker
 MAX_SET_OCTETS = 1024
 MAX_QUIET_MIN = 15
 MAX_HEARD_PER_S = 20  # staff never press faster; a broken gadget must not starve the alarm service
-_CONNECT_S = 5.0
 _RECONNECT_S = (1, 30)
 _INCIDENT = re.compile(r"[A-Za-z0-9-]{1,64}")
 
@@ -91,6 +90,7 @@ class MqttPublisher:
     ) -> None:
         self.refused_messages = 0  # from staff, that were malformed or too many
         self._settings = settings
+        self._password = password
         self._home = home
         self._root = f"fallwatch/{home}"
         self._events = events
@@ -112,12 +112,8 @@ class MqttPublisher:
             protocol=mqtt.MQTTv311,
             manual_ack=True,  # what staff send is the broker's to keep until it is in the journal
         )
-        if settings.username:
-            self._client.username_pw_set(settings.username, password)
         self._client.will_set(f"{self._root}/status", "offline", qos=1, retain=True)
         self._client.reconnect_delay_set(*_RECONNECT_S)
-        self._client.connect_timeout = _CONNECT_S
-        self._client.suppress_exceptions = True  # a fault in a callback is logged; it must not end the thread
         self._client.enable_logger(logging.getLogger(f"{__name__}.paho"))
         self._client.on_connect = self._on_connect
         self._client.on_connect_fail = self._on_connect_fail
@@ -140,14 +136,11 @@ class MqttPublisher:
         """Begin to connect, and to reconnect for ever; how it went comes as an event."""
         settings = self._settings
         try:
-            settings.host.encode("idna")
-            if settings.tls:
-                self._client.tls_set_context(ssl.create_default_context(cafile=settings.ca_file or None))
+            prepare(self._client, settings, self._password)
         except (OSError, UnicodeError) as error:  # a person must mend the settings; the alarm goes on without
             self._lose(f"{settings.ca_file or settings.host} cannot be used ({error})")
             return
-        # paho gives up on a mute broker after two keepalives; with two thirds of ours that is 4/3, under 1.5.
-        self._client.connect_async(settings.host, settings.port, max(1, settings.keepalive_s * 2 // 3))
+        self._client.connect_async(settings.host, settings.port, ping_every_s(settings))
         self._client.loop_start()
 
     def stop(self, timeout_s: float = 2.0) -> None:
