@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -99,7 +100,7 @@ class ResidentSettings:
 
 BLE_KINDS = ("bangle", "polar", "witmotion-ble")
 SERIAL_KINDS = ("witmotion", "shimmer")
-FEELS_SKIN = ("fallwatch", "bangle", "mqtt")  # they tell themselves whether they are worn
+FEELS_SKIN = ("fallwatch", "bangle")  # they tell themselves whether they are worn
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +337,13 @@ class Settings:
         """The folder of keys: beside the settings file, or what systemd hands over."""
         credentials = os.environ.get("CREDENTIALS_DIRECTORY")
         return Path(credentials) if credentials else self.path.parent / "secrets"
+
+    def broker_password(self) -> str | None:
+        """Return the password of the broker; None where there is none, or it cannot be read."""
+        if self.mqtt.password_file:
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                return (self.secrets / self.mqtt.password_file).read_text(encoding="utf-8").strip()
+        return None
 
     def resident_of(self, wearable: str) -> ResidentSettings | None:
         """Return who wears ``wearable``, if anybody does."""

@@ -60,7 +60,7 @@ ARROWS: dict[str, set[str]] = {
     }
     | {"edge.checked", "gpiod", "jwt", "paho", "serial"},
     "edge.detect": {"edge.detect", "edge.core", "edge.clock", "edge.journal", "edge.keys", "edge.runfile"}
-    | {"edge.settings", "edge.watchdog", "firmware_bridge", "models", "numpy"},
+    | {"edge.settings", "edge.sources", "edge.watchdog", "firmware_bridge", "models", "numpy"},
     "edge.alarm": {"edge.alarm", "edge.channels", "edge.clock", "edge.failpoint", "edge.journal", "edge.runfile"}
     | {f"edge.core.{name}" for name in ("delivery", "escalation", "incident", "routing", "supervision", "words")}
     | {"edge.settings", "edge.sinks", "edge.watchdog"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -28,7 +27,7 @@ class MqttFeed:
             events,
             rooms={r.id: r.room for r in settings.resident},
             channels=list(settings.channel_names()),
-            password=_password(settings),
+            password=settings.broker_password(),
         )
         self._reason = "not connected yet"
         self._number = 0
@@ -120,10 +119,3 @@ class MqttFeed:
 
 def _last_told(case: Case) -> Event:
     return next(event for event in reversed(case.events) if event.kind not in UNTOLD)
-
-
-def _password(settings: Settings) -> str | None:
-    if settings.mqtt.password_file:
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            return (settings.secrets / settings.mqtt.password_file).read_text(encoding="utf-8").strip()
-    return None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from edge.detect.pipeline import BROKER
 from edge.settings import Settings
 from firmware_bridge.devices import Device
+from firmware_bridge.devices.broker import BrokerDecoder
 from firmware_bridge.dongle import DonglePort
 from firmware_bridge.link import Link, LinkEvent
 from firmware_bridge.wire import Downlink, encode_frame
@@ -27,6 +29,13 @@ class Links:
             self._links[dongle.port] = link
             self._framed.append(link)
             self.runs.append(link.run)
+        self.broker: BrokerDecoder | None = None
+        self._mqtt: Link | None = None
+        if settings.mqtt.wearables:
+            unsealed = [w.id for w in settings.wearable if w.kind == "mqtt"]
+            self.broker = BrokerDecoder(settings.home.id, unsealed)
+            self._mqtt = self._links[BROKER] = _mqtt(settings, unsealed)
+            self.runs.append(self._mqtt.run)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -41,3 +50,11 @@ class Links:
         """Send a sealed packet by every link that may reach the wearable."""
         for link in self._framed:
             link.send(encode_frame(Downlink(packet)))
+        if self._mqtt is not None:
+            self._mqtt.send(packet)
+
+
+def _mqtt(settings: Settings, unsealed: list[str]) -> Link:
+    from edge.sources.mqtt import MqttLink  # noqa: PLC0415 - paho, which not every home needs
+
+    return MqttLink(settings.mqtt, settings.home.id, wearables=unsealed, password=settings.broker_password())

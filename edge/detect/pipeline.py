@@ -14,6 +14,9 @@ from edge.core.detector import SILENT_S, Finding
 from edge.detect.judge import score_round
 from edge.detect.wearer import Heard, Wearer
 from firmware_bridge.devices import Device
+from firmware_bridge.devices.broker import BrokerDecoder
+from firmware_bridge.devices.broker import Heard as BrokerHeard
+from firmware_bridge.devices.broker import Said as BrokerSaid
 from firmware_bridge.session import Gateway
 from firmware_bridge.wire import (
     Button,
@@ -28,6 +31,7 @@ from firmware_bridge.wire import (
 )
 from models.scorer import Scorer
 
+BROKER = "mqtt"  # the link by that name carries topics
 RSSI_UNKNOWN_DBM = -128  # says a wearable that frames its packets itself: the link knows better
 BACKLOG_S = 4.0  # a stream this far ahead of its scores is scored before more of it is taken
 
@@ -51,6 +55,7 @@ class Pressed:
 
 
 News: TypeAlias = Found | Pressed
+Message: TypeAlias = tuple[str, UplinkMessage, int | None]  # wearable, what it said, how strong it was heard
 
 
 @dataclass(slots=True)
@@ -75,6 +80,7 @@ class Pipeline:
         unsealed: Collection[str] = (),
         feels_nothing: Collection[str] = (),
         shadowed: Collection[str] = (),
+        broker: BrokerDecoder | None = None,
     ) -> None:
         """Begin.
 
@@ -85,9 +91,11 @@ class Pipeline:
             unsealed: wearables that have no key, and are taken at their word.
             feels_nothing: wearables that cannot tell whether they are worn.
             shadowed: what these send is also kept for `take_heard`.
+            broker: reads what comes by the building's broker.
         """
         self._heard: list[Heard] = []
         self._devices = dict(devices or {})
+        self._broker = broker
         self.gateway = gateway
         self.wearers = {
             w: Wearer(
@@ -109,11 +117,13 @@ class Pipeline:
         if port in self._devices:
             wearable, device = self._devices[port]
             heard = [(wearable, m, rssi_dbm) for m in device.feed(data, received_s, channel)]
+        elif port == BROKER and self._broker is not None:
+            heard = self._from_broker(self._broker.feed(channel, data, received_s))
         else:
             heard = self._from_dongle(port, data, rssi_dbm)
         return self.on_messages(heard, received_s)
 
-    def on_messages(self, heard: Iterable[tuple[str, UplinkMessage, int | None]], received_s: float) -> list[News]:
+    def on_messages(self, heard: Iterable[Message], received_s: float) -> list[News]:
         """Take what wearables said, with the strength at which it was heard."""
         news: list[News] = []
         touched: dict[str, Wearer] = {}
@@ -146,19 +156,28 @@ class Pipeline:
         wearable, device = self._devices[port]
         return self.on_messages([(wearable, message, None) for message in device.lost()], received_s)
 
-    def take_replies(self) -> list[tuple[str, bytes]]:
-        """Return what devices want to be sent in answer to what they said, and by which links."""
-        return [(port, data) for port, (_, device) in self._devices.items() for data in device.replies()]
+    def say(self, now_s: float) -> list[tuple[str, bytes]]:
+        """Return what devices want to be sent now, and by which links."""
+        return [(port, data) for port, (_, device) in self._devices.items() for data in device.say(now_s)]
 
     def bad_bytes(self, wearable: str) -> int:
         """Return how much came from one wearable's own link and was nothing in its format."""
         return sum(device.bad_bytes for w, device in self._devices.values() if w == wearable)
 
+    def _from_broker(self, told: BrokerHeard | BrokerSaid | None) -> list[Message]:
+        match told:
+            case BrokerHeard(receiver=receiver, uplink=uplink):
+                opened = self.gateway.open(uplink.packet, f"{BROKER}:{receiver}")
+                return [] if opened is None else [(*opened, uplink.rssi_dbm)]
+            case BrokerSaid(wearable=wearable, messages=messages):
+                return [(wearable, message, None) for message in messages]
+        return []
+
     def _from_dongle(
         self, port: str, data: bytes, rssi_dbm: int | None
-    ) -> list[tuple[str, UplinkMessage, int | None]]:
+    ) -> list[Message]:
         dongle = self.dongles.setdefault(port, Dongle(FrameDecoder()))
-        heard: list[tuple[str, UplinkMessage, int | None]] = []
+        heard: list[Message] = []
         for frame in dongle.decoder.feed(data):
             match frame:
                 case Uplink():

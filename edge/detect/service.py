@@ -83,6 +83,7 @@ class DetectService:
             self._gateway,
             {w: by_placement[r.placement] for w, r in self._residents.items()},
             devices=self._links.devices,
+            broker=self._links.broker,
             unsealed=self._residents.keys() - set(sealed),
             feels_nothing={w for w in self._residents if settings.wearable_kind(w) not in FEELS_SKIN},
             shadowed={w for trial in self._trials for w in trial.wearables},
@@ -162,8 +163,7 @@ class DetectService:
                     event.port, event.data, event.received_s, channel=event.channel, rssi_dbm=event.rssi_dbm
                 )
                 self._on_news(news)
-                for port, data in self._pipeline.take_replies():
-                    self._links.send(data, port)
+                self._say(event.received_s)
                 self._offer_trials()
             case Opened(port=port):
                 self._lost.pop(port, None)
@@ -174,6 +174,10 @@ class DetectService:
                 since_s, _ = self._lost.get(port, (monotonic_s(), ""))
                 self._lost[port] = (since_s, reason)
                 self._on_news(self._pipeline.lost(port, monotonic_s()))
+
+    def _say(self, now_s: float) -> None:
+        for port, data in self._pipeline.say(now_s):
+            self._links.send(data, port)
 
     def _on_news(self, all_news: list[News]) -> None:
         for news in all_news:
@@ -351,6 +355,7 @@ class DetectService:
 
     def _tick(self, now_s: float) -> None:
         self._on_news(self._pipeline.on_timer(now_s))
+        self._say(now_s)
         self._offer_trials()
         self._ask_for_proofs(now_s)
         self._flush()

@@ -25,5 +25,5 @@ class Device(Protocol):
     def lost(self) -> list[UplinkMessage]:
         """Return what was still being gathered, as the link has just been lost."""
 
-    def replies(self) -> list[bytes]:
-        """Return, once, what to send to the device in answer to what it said; most are only told to begin."""
+    def say(self, now_s: float) -> list[bytes]:
+        """Return, once, what to send to the device now; asked after each `feed`, and once a second."""

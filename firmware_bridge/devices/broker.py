@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -34,8 +33,6 @@ from firmware_bridge.wire import (
 
 MAX_OCTETS = 16384  # of one payload; also what the link asks the broker to keep to
 MAX_RUN = 300  # samples in one JSON document: 6 s at 50 Hz
-REPEAT_S = 10.0  # a receiver whose Wi-Fi stalled tells what another told so long ago
-MAX_REMEMBERED = 1024  # packets, at most 0.5 MB: 12 s of forty wearables
 STATUS_EVERY_S = 30.0
 GAP_S = 0.5  # samples that come so much later than they should follow others that were lost
 _SET_BACK_S, _SET_ON_S = 5.0, 3600.0  # beyond these the sender's clock was set, or it has started again
@@ -88,29 +85,24 @@ class BrokerDecoder:
     """Turn what the broker passes on into packets and messages.
 
     ``wearables`` are those that the settings declare as fed without a seal; of others nothing unsealed is taken.
-    The same octets from another receiver within `REPEAT_S` are one packet heard twice, so they are dropped here
-    and never look like a replay to the session. Whole packets are compared: by wearable and counter alone, a
-    forged packet could have the true one dropped. From the same receiver again they are passed on.
     """
 
     def __init__(self, home: str, wearables: Collection[str] = ()) -> None:
         self.bad_messages = 0  # in a topic of ours, yet not in its format
         self.bad_topics = 0  # no topic of ours, or of a wearable that is not declared
-        self.repeated = 0  # packets that another receiver had told already
         self._home = home
         self._wearables = {
             topic: (wearable, parse)
             for wearable in wearables
             for topic, parse in zip(wearable_topics(home, wearable), (_parse_message, _Json().parse), strict=True)
         }
-        self._remembered: OrderedDict[bytes, tuple[str, float]] = OrderedDict()  # oldest first
 
     def feed(self, topic: str, payload: bytes, received_s: float) -> Heard | Said | None:
         """Return what was published at the monotonic time ``received_s``; count and drop any other."""
         receiver = receiver_of(self._home, topic)
         declared = self._wearables.get(topic)
         if receiver is not None:
-            return self._uplink(receiver, payload, received_s)
+            return self._uplink(receiver, payload)
         if declared is None:
             self.bad_topics += 1
             return None
@@ -121,21 +113,12 @@ class BrokerDecoder:
             self.bad_messages += 1
             return None
 
-    def _uplink(self, receiver: str, payload: bytes, received_s: float) -> Heard | None:
+    def _uplink(self, receiver: str, payload: bytes) -> Heard | None:
         rssi_dbm, packet = int.from_bytes(payload[:1], "little", signed=True), payload[1:]
         try:
             read_header(packet)
         except WireError:
             self.bad_messages += 1
-            return None
-        while self._remembered:
-            oldest, (_, told_s) = next(iter(self._remembered.items()))
-            if len(self._remembered) < MAX_REMEMBERED and received_s - told_s <= REPEAT_S:
-                break
-            del self._remembered[oldest]
-        teller, _ = self._remembered.setdefault(packet, (receiver, received_s))
-        if teller != receiver:
-            self.repeated += 1
             return None
         return Heard(receiver, Uplink(rssi_dbm, packet))
 

@@ -190,9 +190,9 @@ def test_two_receivers_that_hear_one_wearable_are_no_interference(
         event = ear.received()
         heard = decoder.feed(event.channel, event.data, event.received_s)
         if isinstance(heard, Heard):
-            gateway.open(heard.uplink.packet)
+            gateway.open(heard.uplink.packet, heard.receiver)
     assert (session.counts.opened, session.counts.stale, session.counts.forged) == (len(packets), 0, 0)
-    assert decoder.repeated == 2 * len(packets)
+    assert session.counts.echoes == 2 * len(packets)
     for receiver in receivers:
         receiver.stop()
 
