@@ -59,10 +59,8 @@ def read_cwa(path: Path | str) -> Cwa:
         blocks = blocks[_HEADER_BLOCKS:]
     good = np.flatnonzero(_sound(blocks))
     if len(good):  # all are as the first: one recording has one setting
-        like = blocks[["rate", "layout", "scale"]][good]
-        scale = like["scale"] >> 13
-        same = (like["rate"] == like["rate"][0]) & (like["layout"] == like["layout"][0]) & (scale == scale[0])
-        good = good[same]
+        settings = [blocks["rate"][good], blocks["layout"][good], blocks["scale"][good] >> 13]
+        good = good[np.all([setting == setting[0] for setting in settings], axis=0)]
     capacity = _CAPACITY[int(blocks["layout"][good[0]])] if len(good) else 80
     bad_rows = (len(blocks) - len(good) + bool(rest)) * capacity
     if not len(good):
@@ -115,17 +113,19 @@ def _timed(
     blocks: NDArray[np.void], good: NDArray[np.intp], rate_hz: float
 ) -> list[tuple[int, int, NDArray[np.float64]]]:
     """Return the first sample, the one past the last and the times of each run."""
-    head = blocks[["fraction", "session", "sequence", "clock", "offset", "count"]][good]
-    counts = head["count"].astype(np.int64)
+    # Field by field: several at once would copy whole blocks.
+    names = ("fraction", "session", "sequence", "clock", "offset", "count")
+    head = {name: blocks[name][good].astype(np.int64) for name in names}
+    counts = head["count"]
     firsts = counts.cumsum() - counts
     # A block tells the time of one sample, ``offset`` from its first. Older readers, which know whole seconds
     # alone, must not see the fraction: the offset was moved back by as many samples.
-    fraction = np.where(head["fraction"] & 0x8000, (head["fraction"] & 0x7FFF).astype(np.int64) << 1, 0)
-    offset = head["offset"].astype(np.int64) + (fraction * int(rate_hz) >> 16)
+    fraction = np.where(head["fraction"] & 0x8000, (head["fraction"] & 0x7FFF) << 1, 0)
+    offset = head["offset"] + (fraction * int(rate_hz) >> 16)
     clock_s = _seconds(head["clock"]) + fraction / 65536
     starts_s = clock_s - offset / rate_hz
-    joined = np.diff(head["sequence"].astype(np.int64)) == 1
-    joined &= (np.diff(head["session"].astype(np.int64)) == 0) & (np.diff(good) == 1)
+    joined = np.diff(head["sequence"]) == 1
+    joined &= (np.diff(head["session"]) == 0) & (np.diff(good) == 1)
     lasts_s = counts[:-1] / rate_hz
     joined &= np.abs(np.diff(starts_s) - lasts_s) <= np.maximum(JUMP_S, RATE_OFF * lasts_s)
     cuts = [0, *(np.flatnonzero(~joined) + 1).tolist(), len(good)]
@@ -163,9 +163,8 @@ def _between(
     return np.interp(np.arange(count), index, time_s)
 
 
-def _seconds(clock: NDArray[np.uint32]) -> NDArray[np.float64]:
+def _seconds(c: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return seconds since 2000 of packed clocks: year 6 bits, month 4, day 5, hour 5, minute 6, second 6."""
-    c = clock.astype(np.int64)
     months = np.datetime64("2000-01", "M") + ((c >> 26) * 12 + (c >> 22 & 15) - 1)
     first_days = (months.astype("datetime64[D]") - np.datetime64("2000-01-01", "D")).astype(np.int64)
     hours = (first_days + (c >> 17 & 31) - 1) * 24 + (c >> 12 & 31)
