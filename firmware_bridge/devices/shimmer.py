@@ -27,11 +27,12 @@ DATA, ACK, IN_STREAM = 0x00, 0xFF, 0x8A
 INQUIRY, INQUIRY_ANSWER = 0x01, 0x02
 SET_RATE, START, STOP, SET_SENSORS, SET_CRC = 0x05, 0x07, 0x20, 0x08, 0x8B
 SET_WIDE_RANGE, SET_WIDE_RATE, SET_WIDE_LOW_POWER, SET_WIDE_HIGH_RESOLUTION = 0x09, 0x40, 0x43, 0x46
-STATUS_ANSWER, BATTERY_ANSWER = 0x71, 0x94
+GET_STATUS, STATUS_ANSWER, BATTERY_ANSWER = 0x72, 0x71, 0x94
 BATTERY_SENSOR, BATTERY_CHANNEL = 0x2000, 0x03
-DOCKED, SENSING, STREAMING = 0x01, 0x02, 0x10  # bits of the pushed status
+DOCKED, SENSING, STREAMING = 0x01, 0x02, 0x10  # bits of the status
 
 _TICKS = 1 << 24  # the clock of a packet wraps after 512 s
+_PROOF_PACKETS = 3  # in step with each other: noise full of 00 and FF looks like two packets now and then
 _MOST_PERIODS = 100  # from one packet to the next; below 256, where a stream read one octet off looks in step
 _OCTETS = {0x1B: 3, 0x1D: 1, 0x1E: 3, 0x1F: 3, 0x20: 1, 0x21: 3, 0x22: 3}  # of a channel; all others have 2
 _CHANNELS = range(0x29)
@@ -112,8 +113,9 @@ class Shimmer:
     The device takes one command at a time: `opened` gives the first, `say` every further one when it is due. Call
     `say` after each `feed` and a few times a second. What is not answered, or does not stream, is set up anew.
 
-    A packet counts once the next one, or its CRC where ``crc`` asks for it, bears it out; noise costs the packets
-    it touches and the one before it. ``boot`` counts the streams begun: at least one each time the link opens.
+    A packet counts once the next one bears it out, the first of a stream once three do; where ``crc`` asks for it,
+    its CRC does. Noise costs the packets it touches and the one before it. ``boot`` counts the streams begun: at
+    least one each time the link opens.
 
     Args:
         accelerometer: which one to use; of the wide-range ones say which chip the device has.
@@ -246,6 +248,10 @@ class Shimmer:
         """Return the octets of the awaited answer at the start; 0: it is none, None: wait for more."""
         buf, command = self._buf, self._commands[self._step][0]
         length = 1
+        if command == GET_STATUS:
+            length = 4
+            if len(buf) >= length and buf[1:3] != bytes([IN_STREAM, STATUS_ANSWER]):
+                return 0
         if command in (INQUIRY, self._chip.ask_calibration):
             if len(buf) < 10:
                 return None
@@ -258,7 +264,9 @@ class Shimmer:
             return 0
         if command == INQUIRY:
             return length + self._crc_octets if self._layout(bytes(buf[2:length])) else 0
-        if command == self._chip.ask_calibration:
+        if command == GET_STATUS:
+            self._docked = bool(buf[3] & DOCKED)
+        elif command == self._chip.ask_calibration:
             self._read_calibration(bytes(buf[2:length]))
         return length + self._crc_octets
 
@@ -313,20 +321,26 @@ class Shimmer:
         return self._length + self._crc_octets
 
     def _borne_out(self) -> bool | None:
-        """Whether the packet at the start is one: by its CRC, else by the clock of the one that follows."""
-        end = self._length
+        """Whether the packet at the start is one: by its CRC, else by the clocks of those that follow."""
+        end, before = self._length, _ticks(self._buf, 0)
         if self._crc_octets:
             return None if len(self._buf) < end + self._crc_octets else self._sound(0, end)
-        if end < len(self._buf) and self._buf[end] != DATA:
-            other = self._other(end)
-            if not other:
-                return None if other is None else False
-            end += other
+        follows = self._ticks is not None and self._in_step(self._ticks % _TICKS, before)
+        for _ in range(1 if follows else _PROOF_PACKETS):
+            if end < len(self._buf) and self._buf[end] != DATA:
+                other = self._other(end)
+                if not other:
+                    return None if other is None else False
+                end += other
             if end < len(self._buf) and self._buf[end] != DATA:
                 return False
-        if len(self._buf) < end + 4:
-            return None
-        return self._in_step(_ticks(self._buf, 0), _ticks(self._buf, end))
+            if len(self._buf) < end + 4:
+                return None
+            after = _ticks(self._buf, end)
+            if not self._in_step(before, after):
+                return False
+            end, before = end + self._length, after
+        return True
 
     def _other(self, at: int) -> int | None:
         """Return the octets of an acknowledgement or a pushed answer; 0: it is none, None: wait for more."""
@@ -426,7 +440,7 @@ def _set_up(chip: Accelerometer, range_g: int, rate_hz: float, *, crc: bool, cal
         commands.append(bytes([SET_WIDE_RANGE, chip.codes[range_g]]))
     if not calibrated:
         commands.append(bytes([chip.ask_calibration]))
-    return [*commands, bytes([INQUIRY]), bytes([START])]
+    return [*commands, bytes([GET_STATUS]), bytes([INQUIRY]), bytes([START])]
 
 
 def _ticks(data: bytearray, at: int) -> int:

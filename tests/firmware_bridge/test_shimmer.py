@@ -51,6 +51,11 @@ def wide(index: int, xyz: Sequence[int] = (0, 0, G_COUNTS), *, begin: int = 1_00
     return packet(begin + index * PERIOD, 2750, *xyz)
 
 
+def steady(*xyz: int, begin: int = 0) -> bytes:
+    """Return five packets of a wearable that does not move."""
+    return b"".join(wide(i, xyz or (0, 0, G_COUNTS)) for i in range(begin, begin + 5))
+
+
 class Firmware:
     """Answers as LogAndStream does: one command at a time; loses what ``deaf`` says, each once."""
 
@@ -60,6 +65,7 @@ class Firmware:
         self.calibration, self.inquiry = calibration, inquiry
         self.deaf = list(deaf)
         self.crc_on = False
+        self.docked = 0
         self.sensors, self.ticks, self.config = 0, 0, 0
         self.heard: list[bytes] = []
 
@@ -78,6 +84,8 @@ class Firmware:
                 self.ticks = int.from_bytes(command[1:], "little")
             case 0x09:
                 self.config = command[1] << 2
+            case 0x72:
+                said += bytes([0x8A, 0x71, self.docked])
             case 0x13 | 0x1C:
                 said += bytes([command[0] - 1]) + self.calibration
             case 0x01:
@@ -207,7 +215,7 @@ def test_pyshimmer_would_say_the_same_to_the_device() -> None:
     SetSamplingRateCommand(51.2).send(BluetoothSerial(line))
     heard = set_up(Shimmer()).heard
     assert heard[1] + heard[2] == bytes(line.sent)
-    assert [command[0] for command in heard] == [0x20, 0x08, 0x05, 0x43, 0x46, 0x40, 0x09, 0x1C, 0x01, 0x07]
+    assert [command[0] for command in heard] == [0x20, 0x08, 0x05, 0x43, 0x46, 0x40, 0x09, 0x1C, 0x72, 0x01, 0x07]
 
 
 def test_the_firmwares_own_crc_vectors() -> None:
@@ -230,7 +238,7 @@ def test_the_devices_own_calibration_is_used_and_read_as_pyshimmer_does() -> Non
     k, b = theirs.get_sensitivity(0), theirs.get_offset_bias(0)
     shimmer = Shimmer()
     set_up(shimmer, Firmware(calibration=own))
-    messages = run(shimmer, b"".join(wide(i, (1000, 2000, 3000)) for i in range(3)))
+    messages = run(shimmer, steady(1000, 2000, 3000))
     x, y, z = in_g(messages)[0]
     rows = [theirs.get_ali_mat(0)[i : i + 3] for i in (0, 3, 6)]
     back = [sum(r / 100 * v for r, v in zip(row, (x, y, z), strict=True)) * 9.80665 for row in rows]
@@ -241,13 +249,13 @@ def test_the_devices_own_calibration_is_used_and_read_as_pyshimmer_does() -> Non
 def test_a_calibration_that_was_never_written_leaves_the_defaults(own: bytes) -> None:
     shimmer = Shimmer()
     set_up(shimmer, Firmware(calibration=own))
-    assert in_g(run(shimmer, wide(0) + wide(1)))[0] == pytest.approx((0, 0, -1), abs=0.001)
+    assert in_g(run(shimmer, steady()))[0] == pytest.approx((0, 0, -1), abs=0.001)
 
 
 def test_a_calibration_given_is_used_and_the_device_is_not_asked() -> None:
     shimmer = Shimmer(calibration=Calibration((1, 1, 1), (400, 400, 400), ((1, 0, 0), (0, 1, 0), (0, 0, 1))))
     assert b"\x1c" not in set_up(shimmer).heard
-    assert in_g(run(shimmer, wide(0) + wide(1)))[0] == pytest.approx((0, 0, 4000 / 400 / 9.80665), abs=0.001)
+    assert in_g(run(shimmer, steady()))[0] == pytest.approx((0, 0, 4000 / 400 / 9.80665), abs=0.001)
 
 
 def test_a_chip_named_wrongly_is_still_scaled_rightly() -> None:
@@ -255,7 +263,7 @@ def test_a_chip_named_wrongly_is_still_scaled_rightly() -> None:
     shimmer = Shimmer(LSM303DLHC, range_g=8)
     own = struct.pack(">6h9b", 0, 0, 0, 836, 836, 836, 0, -100, 0, 100, 0, 0, 0, 0, -100)
     set_up(shimmer, Firmware(calibration=own))
-    messages = run(shimmer, wide(0, (0, 0, 8198)) + wide(1))
+    messages = run(shimmer, steady(0, 0, 8198))
     assert {m.range_g for m in messages if isinstance(m, Samples)} == {4}
     assert in_g(messages)[0] == pytest.approx((0, 0, -1), abs=0.001)
 
@@ -267,7 +275,7 @@ def test_a_chip_named_wrongly_is_still_scaled_rightly() -> None:
 def test_every_range_has_its_scale(chip: Accelerometer, range_g: int, one_g: int) -> None:
     shimmer = Shimmer(chip, range_g=range_g)
     set_up(shimmer, Firmware(calibration=b"\xff" * 21))
-    messages = run(shimmer, wide(0, (0, 0, -one_g)) + wide(1))
+    messages = run(shimmer, steady(0, 0, -one_g))
     assert {m.range_g for m in messages if isinstance(m, Samples)} == {range_g}
     assert in_g(messages)[0] == pytest.approx((0, 0, 1), abs=0.001)
 
@@ -292,7 +300,7 @@ def test_what_no_shimmer_can_do_is_refused(wrong: dict[str, Any]) -> None:
 # -- set-up -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [0x08, 0x05, 0x43, 0x09, 0x1C, 0x01, 0x07])
+@pytest.mark.parametrize("command", [0x08, 0x05, 0x43, 0x09, 0x1C, 0x72, 0x01, 0x07])
 def test_a_command_whose_answer_was_lost_is_asked_again(command: int) -> None:
     shimmer = Shimmer()
     firmware = set_up(shimmer, Firmware(deaf=[command, command]))
@@ -332,7 +340,7 @@ def test_a_range_or_rate_that_was_not_taken_is_set_again() -> None:
 
 def test_a_stream_that_stops_is_set_up_anew_and_counts_as_another_boot() -> None:
     shimmer = streaming()
-    before = run(shimmer, wide(0) + wide(1))
+    before = run(shimmer, steady())
     assert shimmer.say(32.9) == []
     assert shimmer.say(33.1) == [b"\x20"]
     firmware = Firmware()
@@ -344,16 +352,16 @@ def test_a_stream_that_stops_is_set_up_anew_and_counts_as_another_boot() -> None
         sent = shimmer.say(now_s)
         if sent == [b"\x07"]:
             shimmer.feed(firmware.answer(b"\x07"), now_s)
-    after = run(shimmer, wide(200) + wide(201))
+    after = run(shimmer, steady(begin=200))
     boots = [m.boot for m in before + after if isinstance(m, Samples)]
     assert boots == [1, 2]
 
 
 def test_opening_the_link_again_is_another_boot() -> None:
     shimmer = streaming()
-    first = run(shimmer, wide(0) + wide(1))
+    first = run(shimmer, steady())
     set_up(shimmer)
-    second = run(shimmer, wide(9) + wide(10))
+    second = run(shimmer, steady(begin=9))
     assert [(m.boot, m.first) for m in first + second if isinstance(m, Samples)] == [(1, 0), (2, 0)]
 
 
@@ -405,6 +413,14 @@ def test_what_the_device_pushes_between_packets_is_no_noise_and_its_dock_is_its_
     assert shimmer.bad_bytes == 0
 
 
+def test_a_device_that_is_opened_in_its_dock_is_charging() -> None:
+    shimmer, firmware = Shimmer(), Firmware()
+    firmware.docked = 1
+    set_up(shimmer, firmware)
+    messages = run(shimmer, steady())
+    assert {m.flags for m in messages if isinstance(m, Samples | Status)} == {CHARGING}
+
+
 junk = st.binary(max_size=40) | st.lists(st.sampled_from([0, 0x8A, 0x71, 0xFF, 2]), max_size=40).map(bytes)
 
 
@@ -419,9 +435,9 @@ def test_any_split_gives_the_same_messages(noise: list[tuple[int, bytes]], cuts:
     assert one.bad_bytes == other.bad_bytes
 
 
-@given(at=st.integers(5, 50), octets=junk, cut=st.integers(0, 11))
-def test_noise_costs_what_it_touches_and_no_number_moves(at: int, octets: bytes, cut: int) -> None:
-    parts = [wide(i, (i * 16, -i * 16, G_COUNTS)) for i in range(60)]
+@given(at=st.integers(5, 50), octets=junk, cut=st.integers(0, 11), begin=st.integers(0, (1 << 24) - 1))
+def test_noise_costs_what_it_touches_and_no_number_moves(at: int, octets: bytes, cut: int, begin: int) -> None:
+    parts = [wide(i, (i * 16, -i * 16, G_COUNTS), begin=begin) for i in range(60)]
     parts[at] = parts[at][:cut] + octets
     messages = run(streaming(), b"".join(parts))
     got = dict(zip(indices(messages), in_g(messages), strict=True))
