@@ -460,6 +460,14 @@ def test_nothing_that_comes_raises_and_nothing_piles_up(data: list[bytes], crc_o
         shimmer.lost()
 
 
+def test_noise_that_looks_like_two_packets_is_none() -> None:
+    parts = [wide(i) for i in range(60)]
+    parts[20] += wide(9_000, (-9000, 9000, 0)) + wide(9_001, (-9000, 9000, 0))
+    messages = run(streaming(), b"".join(parts))
+    assert indices(messages) == [i for i in range(60) if i != 20]
+    assert {m.boot for m in messages if isinstance(m, Samples)} == {1}
+
+
 # -- CRC ----------------------------------------------------------------------------------------
 
 
