@@ -1,4 +1,4 @@
-"""Recordings of one accelerometer: the CSV of the contract, read with all its real-life faults."""
+"""Recordings of one accelerometer: the CSV of the contract with all its real-life faults, and loggers' CWA."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edge import cwa
 from models.preprocess import BRIDGE_S, Accel, Times, respace
 
 HEADER = ["time_s", "x_g", "y_g", "z_g"]
@@ -58,10 +59,16 @@ class Recording:
 def read_recording(path: Path | str) -> Recording:
     """Read a recording; bad rows are counted, times re-spaced, real gaps kept.
 
+    A file that begins as a CWA file does is read as one (`edge.cwa`), whatever its name.
+
     Raises:
         RecordingUnreadable: the file cannot be opened, has no header, or has no usable row.
     """
     try:
+        with Path(path).open("rb") as file:
+            logged = file.read(2) in cwa.MAGIC
+        if logged:
+            return _of_cwa(path)
         text = Path(path).read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise RecordingUnreadable(path, error.strerror or str(error)) from None
@@ -102,6 +109,26 @@ def read_recording(path: Path | str) -> Recording:
         rate_hz=rate_hz,
         range_g=_number(comments.get("range_g"), low=0.5, high=PLAUSIBLE_G),
         wearable=comments.get("wearable"),
+    )
+
+
+def _of_cwa(path: Path | str) -> Recording:
+    """Return what a logger recorded.
+
+    Raises:
+        OSError: the file cannot be opened.
+        RecordingUnreadable: no block of it can be used.
+    """
+    read = cwa.read_cwa(path)
+    if not read.runs:
+        raise RecordingUnreadable(path, f"no usable rows ({read.bad_rows} bad)")
+    return Recording(
+        runs=tuple(Run(t_s, accel_g) for t_s, accel_g in read.runs),
+        duration_s=round(float(read.runs[-1][0][-1]), 3),
+        bad_rows=read.bad_rows,
+        rate_hz=read.rate_hz,
+        range_g=read.range_g,
+        wearable=read.device,
     )
 
 

@@ -49,15 +49,10 @@ ARROWS: dict[str, set[str]] = {
     "edge.export": {"edge.core.incident", "edge.journal", "edge.settings", "edge.sinks.fhir"},
     "edge.form": {"edge.core.incident", "edge.export", "edge.journal", "edge.settings", "edge.sinks.fhir"},
     "edge.keys": {"edge.settings", "firmware_bridge"},
-    "edge.recording": {"models", "numpy"},
-    "edge.sinks": {
-        "edge.sinks",
-        "edge.broker",
-        "edge.channels",
-        "edge.core.incident",
-        "edge.journal",
-        "edge.settings",
-    }
+    "edge.cwa": {"models", "numpy"},
+    "edge.recording": {"edge.cwa", "models", "numpy"},
+    "edge.sinks": {"edge.sinks", "edge.broker", "edge.channels", "edge.core.incident", "edge.journal"}
+    | {"edge.settings"}
     | {"edge.checked", "gpiod", "jwt", "paho", "serial"},
     "edge.detect": {"edge.detect", "edge.core", "edge.clock", "edge.journal", "edge.keys", "edge.runfile"}
     | {"edge.settings", "edge.sources", "edge.watchdog", "firmware_bridge", "models", "numpy"},

@@ -173,9 +173,7 @@ class Pipeline:
                 return [(wearable, message, None) for message in messages]
         return []
 
-    def _from_dongle(
-        self, port: str, data: bytes, rssi_dbm: int | None
-    ) -> list[Message]:
+    def _from_dongle(self, port: str, data: bytes, rssi_dbm: int | None) -> list[Message]:
         dongle = self.dongles.setdefault(port, Dongle(FrameDecoder()))
         heard: list[Message] = []
         for frame in dongle.decoder.feed(data):
