@@ -40,16 +40,23 @@ class SerialLink:
     """One serial port. `send` may be called from any thread, the rest from the one that reads.
 
     ``greeting`` returns what to say to the far end whenever the port has been opened; ``lead`` goes before all
-    that is sent.
+    that is sent. A ``quiet`` far end says nothing before it is told to, so the port counts as open at once.
     """
 
     def __init__(
-        self, port: str, baud: int, *, greeting: Callable[[], Sequence[bytes]] = tuple, lead: bytes = b""
+        self,
+        port: str,
+        baud: int,
+        *,
+        greeting: Callable[[], Sequence[bytes]] = tuple,
+        lead: bytes = b"",
+        quiet: bool = False,
     ) -> None:
         self.port = port
         self._baud = baud
         self._greeting = greeting
         self._lead = lead
+        self._quiet = quiet
         self._serial: serial.Serial | None = None
         self._writing = threading.Lock()
 
@@ -157,7 +164,9 @@ class SerialLink:
         self.open()
         for greeting in self._greeting():
             self.send(greeting)
-        speaks = False
+        speaks = self._quiet
+        if self._quiet:
+            yield Opened(self.port)
         heard_s = time.monotonic()
         while not stop.is_set():
             data = self.read()

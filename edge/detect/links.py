@@ -6,14 +6,28 @@ import threading
 from collections.abc import Callable
 
 from edge.detect.pipeline import BROKER
-from edge.settings import Settings
+from edge.settings import SERIAL_KINDS, Settings, WearableSettings
 from firmware_bridge.devices import Device
 from firmware_bridge.devices.broker import BrokerDecoder
+from firmware_bridge.devices.shimmer import Shimmer
 from firmware_bridge.dongle import DonglePort
 from firmware_bridge.link import Link, LinkEvent
+from firmware_bridge.serial_link import SerialLink
 from firmware_bridge.wire import Downlink, encode_frame
 
 Run = Callable[[Callable[[LinkEvent], None], threading.Event], None]
+
+
+def device_of(wearable: WearableSettings) -> Device:
+    """Return the decoder for a wearable that has a format of its own.
+
+    Raises:
+        ValueError: its kind has none.
+    """
+    match wearable.kind:
+        case "shimmer":
+            return Shimmer(range_g=wearable.range_g, rate_hz=wearable.rate_hz)
+    raise ValueError(f"a wearable of kind {wearable.kind} has no format of its own")
 
 
 class Links:
@@ -29,6 +43,12 @@ class Links:
             self._links[dongle.port] = link
             self._framed.append(link)
             self.runs.append(link.run)
+        for wearable in settings.wearable:
+            if wearable.kind in SERIAL_KINDS:
+                line = SerialLink(wearable.port, wearable.baud, quiet=True)
+                self._links[wearable.port] = line
+                self.devices[wearable.port] = (wearable.id, device_of(wearable))
+                self.runs.append(line.run)
         self.broker: BrokerDecoder | None = None
         self._mqtt: Link | None = None
         if settings.mqtt.wearables:
