@@ -10,8 +10,8 @@
 
 /* --- CCM: RFC 3610 with M = 8, L = 2 --------------------------------------------------------------------- */
 
-#define FLAGS_CLEAR 0x40U /* something is authenticated in clear */
-#define FLAGS_MAC 0x19U   /* 8 * (M - 2) / 2 + L - 1 */
+#define FLAGS_CLEAR 0x40U  /* something is authenticated in clear */
+#define FLAGS_MAC 0x19U    /* 8 * (M - 2) / 2 + L - 1 */
 #define FLAGS_STREAM 0x01U /* L - 1 */
 
 static bool encrypt(const fallwatch_cipher *cipher, const uint8_t *in, uint8_t *out)
@@ -46,9 +46,11 @@ static bool ccm(const fallwatch_cipher *cipher, const uint8_t *nonce, const uint
         works = works && encrypt(cipher, mac, mac);
     }
     for (size_t at = 0U; works && (at < octets); at += FALLWATCH_BLOCK_OCTETS) {
-        const size_t left = octets - at;
-        const size_t here = (left < FALLWATCH_BLOCK_OCTETS) ? left : FALLWATCH_BLOCK_OCTETS;
+        size_t here = octets - at;
 
+        if (here > FALLWATCH_BLOCK_OCTETS) {
+            here = FALLWATCH_BLOCK_OCTETS;
+        }
         number++;
         start_block(stream, FLAGS_STREAM, nonce, number);
         works = encrypt(cipher, stream, stream);
@@ -85,8 +87,11 @@ fallwatch_result fallwatch_ccm_seal(const fallwatch_cipher *cipher, const uint8_
     if ((clear_octets > FALLWATCH_MAX_CLEAR) || (octets > FALLWATCH_MAX_SECRET)) {
         return FALLWATCH_BAD_VALUE;
     }
-    return ccm(cipher, nonce, clear, clear_octets, text, octets, true, mic) ? FALLWATCH_OK
-                                                                            : FALLWATCH_CIPHER_FAILED;
+    if (!ccm(cipher, nonce, clear, clear_octets, text, octets, true, mic)) {
+        (void)memset(text, 0, octets);
+        return FALLWATCH_CIPHER_FAILED;
+    }
+    return FALLWATCH_OK;
 }
 
 fallwatch_result fallwatch_ccm_open(const fallwatch_cipher *cipher, const uint8_t *nonce, const uint8_t *clear,

@@ -80,12 +80,12 @@ typedef struct {
 } fallwatch_cipher;
 
 /* Encrypt `text` in place and give its MIC (8 octets).
- * OK, CIPHER_FAILED, or BAD_VALUE: too long. */
+ * OK; CIPHER_FAILED: the text is filled with 0; BAD_VALUE: too long, untouched. */
 fallwatch_result fallwatch_ccm_seal(const fallwatch_cipher *cipher, const uint8_t *nonce, const uint8_t *clear,
                                     size_t clear_octets, uint8_t *text, size_t octets, uint8_t *mic);
 
-/* Decrypt `text` in place if the MIC is right, compared in constant time; else fill it with 0.
- * OK, FORGED, CIPHER_FAILED, or BAD_VALUE: too long. */
+/* Decrypt `text` in place if the MIC is right, compared in constant time.
+ * OK; FORGED, CIPHER_FAILED: the text is filled with 0; BAD_VALUE: too long, untouched. */
 fallwatch_result fallwatch_ccm_open(const fallwatch_cipher *cipher, const uint8_t *nonce, const uint8_t *clear,
                                     size_t clear_octets, uint8_t *text, size_t octets, const uint8_t *mic);
 

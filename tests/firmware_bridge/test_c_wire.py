@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import string
 import struct
@@ -697,6 +698,15 @@ def test_the_library_allocates_nothing_keeps_nothing_and_asks_for_three_function
     assert all(symbol.startswith("fallwatch_") for kind, symbol in symbols if kind == "T")
     asked = {symbol for kind, symbol in symbols if kind == "U" and not symbol.startswith("fallwatch_")}
     assert asked <= {"memcpy", "memset", "memcmp"}
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["wearable", "dongle"])
+def test_the_code_on_the_readme_compiles(place: int, tmp_path: Path) -> None:
+    assert CC is not None
+    blocks = re.findall(r"```c\n(.*?)```", (SOURCES / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 2
+    (tmp_path / "readme.c").write_text(blocks[place], encoding="utf-8")
+    subprocess.run([CC, *STRICT, "-c", "readme.c"], check=True, timeout=60, cwd=tmp_path)
 
 
 def test_every_message_and_frame_has_its_number_here() -> None:
