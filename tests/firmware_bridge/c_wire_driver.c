@@ -401,7 +401,7 @@ static void answer(const char *request)
         result = fallwatch_seal(&session, &message, out, capacity, &octets);
         printf("%s", RESULTS[result]);
         say_octets(out, (result == FALLWATCH_OK) ? octets : capacity);
-    } else if (strcmp(request, "seals") == 0) { /* N MESSAGE: the counters of so many packets, to the first refusal */
+    } else if (strcmp(request, "seals") == 0) { /* N MESSAGE: the counters of N packets, to the first refusal */
         long long left = number();
         message_words(&message);
         out = malloc(FALLWATCH_MAX_PACKET);
