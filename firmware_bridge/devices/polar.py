@@ -134,7 +134,7 @@ class Polar:
         scale = mg * 32.768 / self._range_g
         end = min(32767, (1000 * self._range_g - 1) / mg) if kind != 2 else 1000 * self._range_g - 1
         counts = [
-            32767 if value >= end else -32768 if value <= -end else max(-32768, min(32767, round(value * scale)))
+            round(min(max(value * scale, -32768), 32767)) if -end < value < end else 32767 if value > 0 else -32768
             for value in raw
         ]
         return struct.pack(f"<{len(counts)}h", *counts)

@@ -77,7 +77,7 @@ class WitMotionSerial(_WitMotion):
         self._begin()
         return [UNLOCK, ACCELERATION_ONLY, self._rate]
 
-    def feed(self, data: bytes, received_s: float, channel: str = "") -> list[UplinkMessage]:
+    def feed(self, data: bytes, received_s: float, channel: str = "") -> list[UplinkMessage]:  # noqa: ARG002 - the interface has it
         """Take octets of the line; any split gives the same messages."""
         messages: list[UplinkMessage] = []
         buf = self._buf
@@ -108,7 +108,7 @@ class WitMotionBle(_WitMotion):
         self._in_step = True
         return [UNLOCK, self._rate, READ_BATTERY]
 
-    def feed(self, data: bytes, received_s: float, channel: str = "") -> list[UplinkMessage]:
+    def feed(self, data: bytes, received_s: float, channel: str = "") -> list[UplinkMessage]:  # noqa: ARG002 - the interface has it
         """Take notifications; any split gives the same messages."""
         if self._since_s is None:
             self._since_s = received_s

@@ -36,7 +36,11 @@ def compressed(head: bytes, samples: list[tuple[int, int, int]], sizes: list[int
     at = 1
     for size in sizes:
         block = samples[at : at + size]
-        deltas = [b - a for old, new in zip(samples[at - 1 :], block, strict=False) for a, b in zip(old, new)]
+        deltas = [
+            b - a
+            for old, new in zip(samples[at - 1 :], block, strict=False)
+            for a, b in zip(old, new, strict=True)
+        ]
         bits = max((d.bit_length() if d >= 0 else (~d).bit_length()) + 1 for d in deltas)
         text = "".join(format(d % (1 << bits), f"0{bits}b")[::-1] for d in deltas)
         text += "0" * (-len(text) % 8)
@@ -54,8 +58,10 @@ def test_a_frame_of_an_h10_is_its_samples_as_counts() -> None:
     assert polar.opened() == [bytes.fromhex("02020001c8000101100002010200")]
     frame = bytes.fromhex("02EA54A2428B45520801F4FFEB032D00000800F80000")
     hello, samples = polar.feed(frame, 1.0, DATA)
-    assert isinstance(hello, Hello) and (hello.range_g, hello.rate_hz) == (2, 200)
-    assert isinstance(samples, Samples) and samples.flags == WORN | CLIPPED
+    assert isinstance(hello, Hello)
+    assert (hello.range_g, hello.rate_hz) == (2, 200)
+    assert isinstance(samples, Samples)
+    assert samples.flags == WORN | CLIPPED
     # -12, 1003, 45 mg; then 2048, -2048, 0 mg, beyond the range.
     assert values_of([samples]) == [-197, 16433, 737, 32767, -32768, 0]
 

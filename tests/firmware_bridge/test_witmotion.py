@@ -33,8 +33,10 @@ def test_a_serial_frame_of_the_data_sheet_is_one_sample() -> None:
     assert device.opened() == [UNLOCK, bytes.fromhex("ffaa020200"), bytes.fromhex("ffaa030800")]
     assert device.feed(bytes.fromhex("5551000400000008E609A1"), 7.0) == []
     hello, samples = device.lost()
-    assert isinstance(hello, Hello) and (hello.range_g, hello.rate_hz) == (16, 50)
-    assert isinstance(samples, Samples) and samples.flags == WORN
+    assert isinstance(hello, Hello)
+    assert (hello.range_g, hello.rate_hz) == (16, 50)
+    assert isinstance(samples, Samples)
+    assert samples.flags == WORN
     assert samples.xyz == bytes.fromhex("000400000008")  # 0.5, 0, 1 g
 
 
@@ -49,7 +51,8 @@ def test_a_bluetooth_frame_is_one_sample_and_a_battery_is_a_status() -> None:
 def test_a_value_at_the_end_of_the_range_is_clipped() -> None:
     for value, flags in ((32766, WORN), (32767, WORN | CLIPPED), (-32768, WORN | CLIPPED)):
         samples = played(WitMotionSerial(), [encode_serial((0, value, 0))])[-1]
-        assert isinstance(samples, Samples) and samples.flags == flags
+        assert isinstance(samples, Samples)
+        assert samples.flags == flags
 
 
 def test_other_serial_frames_are_passed_over_in_silence() -> None:
