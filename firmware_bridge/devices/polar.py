@@ -175,7 +175,7 @@ def _compressed(body: bytes) -> list[int] | None:
 
 
 def settings(parameters: bytes) -> dict[int, list[int]]:
-    """Return the values by setting: 0 rate, 1 resolution, 2 range, 4 channels, 5 factor; what is cut off is not."""
+    """Return the values by setting: 0 rate, 1 resolution, 2 range, 4 channels, 5 factor; no cut-off ones."""
     found: dict[int, list[int]] = {}
     at = 0
     while at + 2 <= len(parameters) and parameters[at] in _SETTING_OCTETS:

@@ -33,7 +33,7 @@ def test_a_restart_counts_as_a_boot_and_a_clock_set_back_is_one() -> None:
 
 def test_a_callers_mistake_is_a_value_error() -> None:
     for wrong in (lambda: SampleClock(0), lambda: SampleClock(50).place(0, 1.0), lambda: SampleWriter(50, 3)):
-        with pytest.raises(ValueError, match="rate 0|0 samples|range 3"):
+        with pytest.raises(ValueError, match=r"rate 0|0 samples|range 3"):
             wrong()
 
 
