@@ -124,6 +124,10 @@ class WearableSettings:
         if self.kind in SERIAL_KINDS:
             need(bool(self.port), "port", "name its serial port, such as '/dev/serial/by-id/usb-witmotion'")
         need(20.0 <= self.rate_hz <= 200.0, "rate_hz", "use a rate from 20 to 200")
+        if self.kind.startswith("witmotion"):
+            need(self.rate_hz in {20, 50, 100, 200}, "rate_hz", "a WitMotion has 20, 50, 100 and 200")
+        if self.kind == "polar":
+            need(self.range_g <= 8, "range_g", "a Polar has 2, 4 and 8")
         need(self.range_g in {2, 4, 8, 16}, "range_g", "use 2, 4, 8 or 16")
         need_above_zero(self, "baud")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @app.command(epilog="Example: fallwatch replay --placement wrist --json tests/data/fall-forward-wrist.csv")
 def replay(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Recordings as CSV.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Recordings as CSV or CWA.")],
     placement: Annotated[str | None, typer.Option("--placement", help="wrist or waist; beats the file.")] = None,
     model: Annotated[Path | None, typer.Option("--model", help="Folder of a model bundle.")] = None,
     as_json: Json = False,
@@ -146,6 +146,9 @@ def bench(
     seconds: Annotated[float, typer.Option("--seconds", min=5, help="Of stream time.")] = 60.0,
     shadow: Annotated[Path | None, typer.Option("--shadow", help="Folder of a bundle to run beside it.")] = None,
     alarm: Annotated[int, typer.Option("--alarm", help="Measure the alarm service with so many incidents.")] = 0,
+    kind: Annotated[
+        str, typer.Option("--kind", help="What they are: fallwatch, polar, witmotion, witmotion-ble or mqtt.")
+    ] = "fallwatch",
     as_json: Json = False,
 ) -> None:
     """Speed and memory of the real path on one core: bytes, decryption, timeline, network, decision."""
@@ -155,11 +158,13 @@ def bench(
         result = run_alarm_bench(alarm, idle_s=seconds)
         say(json.dumps(result) if as_json else "\n".join(f"{k:>24}: {v}" for k, v in result.items()))
         return
-    from edge.bench import run_bench
+    from edge.bench import KINDS, run_bench
     from models.card import BundleRefused
 
+    if kind not in KINDS:
+        stop(f"--kind {kind!r} is not known; use one of {', '.join(KINDS)}", status=2)
     try:
-        result = run_bench(wearables, seconds, quiet=as_json, shadow=shadow)
+        result = run_bench(wearables, seconds, quiet=as_json, shadow=shadow, kind=kind)
     except BundleRefused as error:
         stop(f"model is refused: {error}", status=2)
     say(json.dumps(result) if as_json else "\n".join(f"{k:>24}: {v}" for k, v in result.items()))

@@ -9,7 +9,9 @@ from edge.detect.pipeline import BROKER
 from edge.settings import SERIAL_KINDS, Settings, WearableSettings
 from firmware_bridge.devices import Device
 from firmware_bridge.devices.broker import BrokerDecoder
+from firmware_bridge.devices.polar import H10_RATES_HZ, VERITY_CHANNELS, Polar
 from firmware_bridge.devices.shimmer import Shimmer
+from firmware_bridge.devices.witmotion import WitMotionBle, WitMotionSerial
 from firmware_bridge.dongle import DonglePort
 from firmware_bridge.link import Link, LinkEvent
 from firmware_bridge.serial_link import SerialLink
@@ -25,6 +27,13 @@ def device_of(wearable: WearableSettings) -> Device:
         ValueError: its kind has none.
     """
     match wearable.kind:
+        case "witmotion":
+            return WitMotionSerial(round(wearable.rate_hz))
+        case "witmotion-ble":
+            return WitMotionBle(round(wearable.rate_hz))
+        case "polar":  # the Verity Sense has other rates than the H10, such as 52
+            rate_hz = round(wearable.rate_hz)
+            return Polar(rate_hz, wearable.range_g, None if rate_hz in H10_RATES_HZ else VERITY_CHANNELS)
         case "shimmer":
             return Shimmer(range_g=wearable.range_g, rate_hz=wearable.rate_hz)
     raise ValueError(f"a wearable of kind {wearable.kind} has no format of its own")

@@ -25,6 +25,8 @@ ERRORS = (
 )
 GET_SETTINGS = b"\x01\x02"
 STOP_ACC = b"\x03\x02"
+H10_RATES_HZ = (25, 50, 100, 200)
+VERITY_CHANNELS = 3
 START_SDK_MODE = b"\x02\x09"  # opens the Verity Sense's other rates and ranges
 
 _ACC, _COMPRESSED = 2, 0x80
@@ -37,7 +39,10 @@ _GAP_S = 0.1  # its own clock does not jitter: a shorter gap than by arrival is 
 
 
 def start_acc(rate_hz: int, range_g: int, channels: int | None = None) -> bytes:
-    """Return the command that starts acceleration at 16 bit; the Verity Sense wants its 3 ``channels`` named."""
+    """Return the command that starts acceleration at 16 bit.
+
+    The Verity Sense is said to want its 3 ``channels`` named; that was not tried on one.
+    """
     command = struct.pack("<BBBBHBBHBBH", _START, _ACC, 0, 1, rate_hz, 1, 1, 16, 2, 1, range_g)
     return command if channels is None else command + bytes([4, 1, channels])
 
@@ -68,6 +73,10 @@ class Polar:
 
     def lost(self) -> list[UplinkMessage]:
         """Return nothing: frames are passed on at once."""
+        return []
+
+    def say(self, now_s: float) -> list[bytes]:  # noqa: ARG002 - the interface has it
+        """Return nothing: it is only told to begin."""
         return []
 
     def feed(self, data: bytes, received_s: float, channel: str = "") -> list[UplinkMessage]:

@@ -20,6 +20,7 @@ RANGE_G = 16
 RATES_HZ = {1: 3, 2: 4, 5: 5, 10: 6, 20: 7, 50: 8, 100: 9, 200: 10}  # and their codes in the rate register
 UNLOCK = bytes.fromhex("ffaa6988b5")  # registers may be set for 10 s
 ACCELERATION_ONLY = bytes.fromhex("ffaa020200")  # 50 Hz of all frames would not fit a line of 9600 baud
+BATTERY_EVERY_S = 300.0
 READ_BATTERY = bytes.fromhex("ffaa276400")
 
 _SERIAL_OCTETS, _BLE_OCTETS = 11, 20
@@ -58,6 +59,10 @@ class _WitMotion:
         self.bad_bytes += len(self._buf)
         self._buf.clear()
         return [*self._batcher.flush()]
+
+    def say(self, now_s: float) -> list[bytes]:  # noqa: ARG002 - the interface has it
+        """Return nothing: it is only told to begin."""
+        return []
 
     def _begin(self) -> None:
         self._buf.clear()
@@ -101,12 +106,20 @@ class WitMotionBle(_WitMotion):
     def __init__(self, rate_hz: int = 50) -> None:
         super().__init__(rate_hz)
         self._in_step = True  # the octets so far ended with a frame
+        self._asked_s: float | None = None  # when it was last asked for its battery
 
     def opened(self) -> list[bytes]:
         """Begin anew; return the commands that set the rate and ask for the battery."""
         self._begin()
-        self._in_step = True
-        return [UNLOCK, self._rate, READ_BATTERY]
+        self._in_step, self._asked_s = True, None
+        return [UNLOCK, self._rate]
+
+    def say(self, now_s: float) -> list[bytes]:
+        """Return the question for its battery, every five minutes."""
+        if self._since_s is None or (self._asked_s is not None and now_s - self._asked_s < BATTERY_EVERY_S):
+            return []
+        self._asked_s = now_s
+        return [READ_BATTERY]
 
     def feed(self, data: bytes, received_s: float, channel: str = "") -> list[UplinkMessage]:  # noqa: ARG002 - the interface has it
         """Take notifications; any split gives the same messages."""

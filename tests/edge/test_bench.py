@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from edge.bench_alarm import run_alarm_bench
 from models.card import newest
 
@@ -26,6 +28,27 @@ def test_the_bench_tells_speed_and_memory() -> None:
     assert 20 < line["rss_mib"] < 500
     assert 0 < line["ready_s"] < 30
     assert line["windows"] >= 4 * 10  # two a second, for each, from the first on
+
+
+@pytest.mark.parametrize("kind", ["polar", "witmotion", "witmotion-ble", "mqtt"])
+def test_wearables_one_can_buy_are_measured_alike(kind: str) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "edge.cli",
+        "bench",
+        "--wearables",
+        "2",
+        "--seconds",
+        "6",
+        "--kind",
+        kind,
+        "--json",
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    line = json.loads(ended.stdout)
+    assert line["kind"] == kind
+    assert line["windows"] >= 2 * 8  # a fault in the made-up octets would leave none
 
 
 def test_the_alarm_service_is_measured_from_the_journal_to_the_pager() -> None:
