@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import shutil
-import socket
 import sqlite3
 import ssl
 import subprocess
@@ -27,6 +26,7 @@ from edge.journal import OutboxItem
 from edge.settings import RecordSettings, ResidentSettings
 from edge.sinks.fhir import PageAttempt, RecordCase, acknowledged, attended, paged, raised, resolved
 from edge.sinks.record import CareRecord, EmbeddedRecord, FhirRecord
+from tests.edge.brokers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 INTEROP = ROOT / ".venv" / "interop" / "medplum"  # made by `make interop`
@@ -84,12 +84,6 @@ def story(case: RecordCase, outcome: Outcome = Outcome.FALL) -> list[OutboxItem]
 
 
 # -- peers --------------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

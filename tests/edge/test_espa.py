@@ -36,6 +36,7 @@ from edge.sinks.espa import (
 )
 from edge.sinks.espa_station import EspaStation
 from edge.sinks.line import LineHeld, printable
+from tests.edge.brokers import free_port
 
 FALL = Page("p1", "12", "FALL? RM 12 BED A")
 FALL_OCTETS = bytes.fromhex(
@@ -401,8 +402,7 @@ def test_a_tcp_bridge_takes_bare_blocks(tcp_home: Home) -> None:
 
 
 def test_nobody_at_the_tcp_address_is_said_at_once() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     pager = EspaPager("espa-1", EspaSettings(url=f"tcp://127.0.0.1:{port}"))
     with pytest.raises(SinkUnavailable, match=f"tcp://127.0.0.1:{port} cannot be opened"):
         pager.deliver(FALL)

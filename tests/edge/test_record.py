@@ -39,6 +39,7 @@ from edge.sinks.fhir import (
     resolved,
 )
 from edge.sinks.record import STUMBLES_KEPT, STUMBLES_MOST, EmbeddedRecord, FhirRecord, open_record
+from tests.edge.brokers import free_port
 from tests.edge.record_peers import (
     AT,
     LATER,
@@ -57,7 +58,6 @@ from tests.edge.record_peers import (
     between,
     counts,
     fhir_record,
-    free_port,
     medplum,
     story,
     told,

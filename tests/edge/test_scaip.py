@@ -34,6 +34,7 @@ from edge.sinks.scaip import (
     response_to,
     via_address,
 )
+from tests.edge.brokers import free_port
 from tests.edge.peers_scripted import drip, scripted
 from tests.edge.peers_sipp import SIPP, centre, lossy, tls_before
 from tests.edge.peers_tls import self_signed
@@ -273,16 +274,9 @@ def test_a_connection_that_ended_while_it_was_idle_is_opened_again() -> None:
         scaip.deliver(FALL)
 
 
-def nobody(transport: str) -> int:
-    kind = socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM
-    with socket.socket(socket.AF_INET, kind) as gone:
-        gone.bind(("127.0.0.1", 0))
-        return int(gone.getsockname()[1])
-
-
 @pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
 def test_a_centre_that_is_not_there_is_unavailable(transport: str) -> None:
-    with sink(nobody(transport), transport=transport, answer_wait_s=0.5) as scaip:
+    with sink(free_port(), transport=transport, answer_wait_s=0.5) as scaip:
         begun_s = time.monotonic()
         with pytest.raises(SinkUnavailable, match=r"127\.0\.0\.1"):
             scaip.deliver(FALL)

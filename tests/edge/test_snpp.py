@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from edge.channels import SnppSettings
 from edge.sinks import Page, SinkError, SinkRejected, SinkUnavailable, Urgency
 from edge.sinks.snpp import SnppSink, _Server
+from tests.edge.brokers import free_port
 from tests.edge.peers_scripted import drip, scripted
 from tests.edge.peers_snpp import HAS_SNPP, snpp_server
 
@@ -114,8 +115,7 @@ def test_a_check_greets_and_pages_nobody(server: tuple[int, Path]) -> None:
 
 
 def test_a_server_that_is_not_there_is_unavailable() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        port = gone.getsockname()[1]
+    port = free_port()
     for call in (sink(port).check, lambda: sink(port).deliver(FALL)):
         with pytest.raises(SinkUnavailable, match="cannot be reached"):
             call()

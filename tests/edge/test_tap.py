@@ -17,6 +17,7 @@ from edge.channels import TapSettings
 from edge.checked import SettingsError, build
 from edge.sinks import Page, SinkRejected, SinkUnavailable
 from edge.sinks.tap import BLOCK_CHARACTERS, Decoder, TapSink, checksum, encode_blocks
+from tests.edge.brokers import free_port
 from tests.edge.tap_terminal import Terminal
 
 FALL = Page("p1", "12", "FALL? RM 12 BED A")
@@ -399,10 +400,9 @@ def test_xoff_for_ever_is_not_obeyed_for_ever(home: Home) -> None:
 
 
 def test_nobody_at_the_address_is_said_at_once(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    url = f"tcp://127.0.0.1:{free_port()}"
     with pytest.raises(SinkUnavailable, match="cannot be opened"):
-        Home(Terminal(), tmp_path, url=f"tcp://127.0.0.1:{port}").sink().deliver(FALL)
+        Home(Terminal(), tmp_path, url=url).sink().deliver(FALL)
 
 
 @pytest.mark.parametrize(
