@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import http.client
 import json
 import shutil
@@ -158,7 +159,11 @@ def medplum(folder: Path) -> Medplum:
     if shutil.which("node") is None or shutil.which("npm") is None:
         # A stage for interoperation: whoever has no Node.js tests the record against sekmet alone.
         pytest.skip("Node.js and npm, which run this independent FHIR server, are not installed")
-    made = subprocess.run(["make", "interop"], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    with (ROOT / "Makefile").open("rb") as one_at_a_time:  # two that install into one folder break it
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        made = subprocess.run(
+            ["make", "interop"], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
+        )
     if made.returncode:
         # Without a registry of packages within reach the server cannot be had; that says nothing of the code.
         why = made.stderr.strip()[-200:]

@@ -176,6 +176,7 @@ def test_a_server_that_hangs_up_after_its_yes_has_taken_the_page() -> None:
         sink(port).deliver(FALL)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "talk",
     [
@@ -195,6 +196,7 @@ def test_no_server_keeps_the_channel(talk: Callable[[socket.socket], object]) ->
         assert time.monotonic() - begun_s < 2.0
 
 
+@pytest.mark.alone
 def test_a_server_that_is_slow_with_each_answer_does_not_add_them_up() -> None:
     def talk(connection: socket.socket) -> None:
         for answer in (b"220 hi\r\n", OK, OK, OK, OK, OK):

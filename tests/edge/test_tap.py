@@ -295,6 +295,7 @@ def test_a_terminal_that_hangs_up_has_taken_nothing(home: Home, at: str, words: 
     assert home.terminal.pages == [PAGED]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("at", "most_s", "words"),
     [
@@ -335,6 +336,7 @@ def test_a_second_ack_does_not_pass_for_one_to_the_next_block(home: Home, twice_
     assert home.terminal.pages == []
 
 
+@pytest.mark.alone
 def test_a_terminal_that_asks_for_patience_for_ever_is_given_up(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -346,6 +348,7 @@ def test_a_terminal_that_asks_for_patience_for_ever_is_given_up(
     assert time.monotonic() - began_s < 2.5
 
 
+@pytest.mark.alone
 def test_a_terminal_that_babbles_is_given_up(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.sinks.tap._MOST_S", 1.5)
     ended = threading.Event()
@@ -391,6 +394,7 @@ def test_a_slow_line_is_given_time_so_that_xoff_is_not_too_late(home: Home) -> N
     assert heard_s[1] - heard_s[0] > 1.1  # 32 octets take 1.2 s at 300 baud
 
 
+@pytest.mark.alone
 def test_xoff_for_ever_is_not_obeyed_for_ever(home: Home) -> None:
     home.terminal.junk = b"\r\x13"
     began_s = time.monotonic()
