@@ -467,6 +467,7 @@ def test_a_slave_that_nobody_polls_says_so_and_nothing_else(home: Home) -> None:
     assert home.line == []
 
 
+@pytest.mark.alone
 def test_an_idle_slave_answers_each_poll_at_once(home: Home) -> None:
     pager = home.pager("slave")
     with attended(pager):
