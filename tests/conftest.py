@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,31 @@ from models.scorer import Scorer
 # A deadline for each example would measure the machine; pytest's own time-out ends what hangs.
 hypothesis.settings.register_profile("fallwatch", deadline=None)
 hypothesis.settings.load_profile("fallwatch")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put tests marked ``alone`` last: so the others wait for none of them."""
+    items.sort(key=_is_alone)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool | None, bool | None]:
+    """Run a test marked ``alone`` while no other worker runs any; outside of pytest's time-out, as it waits."""
+    here = Path(__file__)
+    with here.open("rb") as room, here.with_name("test_house.py").open("rb") as door:
+        fcntl.flock(door, fcntl.LOCK_EX)  # who waits for an empty room lets nobody else in
+        fcntl.flock(room, fcntl.LOCK_EX if _is_alone(item) else fcntl.LOCK_SH)
+        fcntl.flock(door, fcntl.LOCK_UN)
+        try:
+            return (yield)
+        finally:
+            fcntl.flock(room, fcntl.LOCK_UN)  # whoever was forked meanwhile has a copy
+
+
+def _is_alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
+
 
 WINDOW = 160  # samples: 5 s at 32 Hz
 LEAST_FALL_G = 3.0  # a window with this peak scores 0.5

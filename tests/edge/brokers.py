@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import os
 import queue
 import shutil
@@ -20,6 +22,9 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")  # Debian keeps it there
+# Linux hands out 32768 and more by itself: a port from there may be taken before a server has started on it.
+_FIRST_PORT = 20000 + 1000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 12)
+_TURNS = itertools.count(os.getpid())  # so that we seldom begin where another run has begun
 
 
 class Broker:
@@ -71,8 +76,13 @@ class Broker:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """Return a port on which nobody listens, TCP or UDP; each call, in each worker, gives another."""
+    while True:
+        port = _FIRST_PORT + next(_TURNS) % 1000
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp, contextlib.suppress(OSError):
+            tcp.bind(("127.0.0.1", port))
+            udp.bind(("127.0.0.1", port))
+            return port
 
 
 def mosquitto(folder: Path, *more: str) -> Broker:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import http.client
 import json
 import shutil
-import socket
 import sqlite3
 import ssl
 import subprocess
@@ -27,6 +27,7 @@ from edge.journal import OutboxItem
 from edge.settings import RecordSettings, ResidentSettings
 from edge.sinks.fhir import PageAttempt, RecordCase, acknowledged, attended, paged, raised, resolved
 from edge.sinks.record import CareRecord, EmbeddedRecord, FhirRecord
+from tests.edge.brokers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 INTEROP = ROOT / ".venv" / "interop" / "medplum"  # made by `make interop`
@@ -84,12 +85,6 @@ def story(case: RecordCase, outcome: Outcome = Outcome.FALL) -> list[OutboxItem]
 
 
 # -- peers --------------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -164,7 +159,11 @@ def medplum(folder: Path) -> Medplum:
     if shutil.which("node") is None or shutil.which("npm") is None:
         # A stage for interoperation: whoever has no Node.js tests the record against sekmet alone.
         pytest.skip("Node.js and npm, which run this independent FHIR server, are not installed")
-    made = subprocess.run(["make", "interop"], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    with (ROOT / "Makefile").open("rb") as one_at_a_time:  # two that install into one folder break it
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        made = subprocess.run(
+            ["make", "interop"], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
+        )
     if made.returncode:
         # Without a registry of packages within reach the server cannot be had; that says nothing of the code.
         why = made.stderr.strip()[-200:]

@@ -199,6 +199,7 @@ def test_the_loss_of_a_line_is_told_on_the_other_within_a_minute_and_with_its_ca
         assert not entry["well"]
 
 
+@pytest.mark.alone
 def test_quiet_while_staff_care_for_somebody_ends_by_itself_and_a_button_breaks_through(tmp_path: Path) -> None:
     with Home(tmp_path, calls=CALM) as home, Pager(home.pager_link) as pager:
         home.start("alarm").ready()

@@ -11,6 +11,7 @@ from edge.settings import HomeSettings, RecordSettings, ResidentSettings, Settin
 from edge.sinks.commission import Finding, commission
 from edge.sinks.fhir import NHS_NUMBER_SYSTEM
 from edge.sinks.record import RECORD_FILE, EmbeddedRecord
+from tests.edge.brokers import free_port
 from tests.edge.in_process import run_here
 from tests.edge.record_peers import (
     LOCAL_SYSTEM,
@@ -20,7 +21,6 @@ from tests.edge.record_peers import (
     Between,
     Peer,
     between,
-    free_port,
 )
 
 RESIDENTS = (

@@ -36,6 +36,7 @@ from edge.sinks.espa import (
 )
 from edge.sinks.espa_station import EspaStation
 from edge.sinks.line import LineHeld, printable
+from tests.edge.brokers import free_port
 
 FALL = Page("p1", "12", "FALL? RM 12 BED A")
 FALL_OCTETS = bytes.fromhex(
@@ -290,6 +291,7 @@ def test_a_station_that_keeps_refusing_makes_the_page_wait(home: Home, digit: st
     assert [octets for _, octets in home.line].count(b"\x04") == 2  # the line is let go after each attempt
 
 
+@pytest.mark.alone
 def test_a_silent_station_costs_a_bounded_time(home: Home) -> None:
     home.station.silent = True
     began_s = time.monotonic()
@@ -331,6 +333,7 @@ def test_a_check_of_a_silent_station_fails(home: Home) -> None:
         home.pager().check()
 
 
+@pytest.mark.alone
 def test_a_slow_station_has_a_second_between_a_check_and_a_page(tmp_path: Path) -> None:
     with EspaStation.on_pty(tmp_path / "pager", lambda *page: None) as station:
         sent_s: list[float] = []
@@ -363,6 +366,7 @@ def test_a_line_has_one_owner(home: Home) -> None:
         home.pager(attempts=1).deliver(FALL)
 
 
+@pytest.mark.alone
 def test_a_line_that_takes_nothing_more_costs_a_bounded_time() -> None:
     master, slave = pty.openpty()  # nobody reads the master
     tty.setraw(slave)
@@ -401,8 +405,7 @@ def test_a_tcp_bridge_takes_bare_blocks(tcp_home: Home) -> None:
 
 
 def test_nobody_at_the_tcp_address_is_said_at_once() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     pager = EspaPager("espa-1", EspaSettings(url=f"tcp://127.0.0.1:{port}"))
     with pytest.raises(SinkUnavailable, match=f"tcp://127.0.0.1:{port} cannot be opened"):
         pager.deliver(FALL)
@@ -429,6 +432,7 @@ def test_their_end_of_a_transaction_is_waited_for(home: Home) -> None:
     assert home.told == [PAGED, PAGED]
 
 
+@pytest.mark.alone
 def test_an_end_that_does_not_come_costs_one_wait_and_is_ours(home: Home) -> None:
     began_s = time.monotonic()
     home.pager(ends="theirs", ack_wait_s=0.2).deliver(FALL)
@@ -454,6 +458,7 @@ def test_a_slave_pages_when_it_is_polled(home: Home) -> None:
     ]
 
 
+@pytest.mark.alone
 def test_a_slave_that_nobody_polls_says_so_and_nothing_else(home: Home) -> None:
     pager, began_s = home.pager("slave", attempts=3, poll_wait_s=0.3), time.monotonic()
     with pytest.raises(SinkUnavailable, match=r"nobody polled us within 0\.3 s"):
@@ -462,6 +467,7 @@ def test_a_slave_that_nobody_polls_says_so_and_nothing_else(home: Home) -> None:
     assert home.line == []
 
 
+@pytest.mark.alone
 def test_an_idle_slave_answers_each_poll_at_once(home: Home) -> None:
     pager = home.pager("slave")
     with attended(pager):
@@ -493,6 +499,7 @@ def test_polls_from_before_anybody_attended_are_not_answered(home: Home) -> None
     assert home.said("tx") == b"\x04"
 
 
+@pytest.mark.alone
 def test_a_slave_is_well_while_it_is_polled(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.sinks.espa_station._ANSWER_S", 0.05)
     pager = home.pager("slave", poll_wait_s=0.3)
@@ -715,6 +722,7 @@ def test_a_fault_of_the_paging_system_fails_the_check_until_it_is_over(home: Hom
     pager.check()
 
 
+@pytest.mark.alone
 def test_a_select_without_a_block_costs_one_wait(home: Home) -> None:
     pager = home.pager(ack_wait_s=0.2)
     pager.check()
@@ -728,6 +736,7 @@ def test_a_select_without_a_block_costs_one_wait(home: Home) -> None:
     assert home.told == [PAGED]
 
 
+@pytest.mark.alone
 def test_a_queued_page_ends_the_listening_at_once(home: Home) -> None:
     pager, (wake_r, wake_w) = home.pager(), os.pipe()
     pager.check()
@@ -739,6 +748,7 @@ def test_a_queued_page_ends_the_listening_at_once(home: Home) -> None:
     os.close(wake_w)
 
 
+@pytest.mark.alone
 def test_listening_on_a_line_that_is_not_there_waits_before_it_says_so(tmp_path: Path) -> None:
     pager, began_s = EspaPager("espa-1", EspaSettings(port=str(tmp_path / "none"))), time.monotonic()
     with pytest.raises(SinkUnavailable, match="cannot be opened"):
@@ -794,6 +804,7 @@ def test_a_far_end_that_takes_calls_only_to_hang_up_is_not_well() -> None:
         pager.close()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("noise", "most_s"), [(b"1\x05", 0.0), (b"x\x15", 0.0), (b"1\x05\x01x", 0.8)])
 def test_a_far_end_that_babbles_costs_little_and_holds_up_no_page(noise: bytes, most_s: float) -> None:
     ended = threading.Event()

@@ -217,6 +217,7 @@ def hangs_up(connection: socket.socket) -> None:
     connection.recv(1)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "talk",
     [
@@ -371,6 +372,7 @@ def test_the_server_is_asked_every_five_seconds_from_where_it_ended(monkeypatch:
         assert server.polls[1:] == ["id1", "id1"]
 
 
+@pytest.mark.alone
 def test_a_queued_page_ends_the_waiting_at_once() -> None:
     server = Ntfy()
     with http_stub(server.answer) as stub, wake() as descriptor:

@@ -39,6 +39,7 @@ from edge.sinks.fhir import (
     resolved,
 )
 from edge.sinks.record import STUMBLES_KEPT, STUMBLES_MOST, EmbeddedRecord, FhirRecord, open_record
+from tests.edge.brokers import free_port
 from tests.edge.record_peers import (
     AT,
     LATER,
@@ -57,7 +58,6 @@ from tests.edge.record_peers import (
     between,
     counts,
     fhir_record,
-    free_port,
     medplum,
     story,
     told,
@@ -495,6 +495,7 @@ def test_an_endless_answer_is_cut_off(key_folder: Path) -> None:
         record.check()
 
 
+@pytest.mark.alone
 def test_a_server_that_does_not_answer_is_left_in_time(key_folder: Path) -> None:
     def sleep(*_: Any) -> None:
         time.sleep(1.5)
@@ -797,6 +798,7 @@ def test_no_more_stumbles_are_counted_than_are_of_use(peer: Peer, key_folder: Pa
         assert len(record._stumbles) == STUMBLES_KEPT
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("drip", [b"HTTP/1.1 200 OK\r\nX: " + b"x" * 600, b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 600])
 def test_an_answer_a_byte_at_a_time_is_cut_off(key_folder: Path, drip: bytes) -> None:
     sent: list[int] = []

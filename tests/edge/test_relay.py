@@ -177,6 +177,7 @@ def test_a_contact_that_was_never_had_is_not_taken_at_the_end(chip: Chip) -> Non
     assert chip.requests == 0
 
 
+@pytest.mark.alone
 def test_a_test_page_gives_a_pulse_without_keeping_anybody(chip: Chip, wake: int) -> None:
     sink = relay(chip, pulse_s=0.3)
     begun_s = time.monotonic()
@@ -225,6 +226,7 @@ def test_a_page_that_was_queued_behind_its_release_does_not_latch_for_ever(chip:
     assert chip.level is True
 
 
+@pytest.mark.alone
 def test_a_queued_page_ends_the_waiting_at_once(chip: Chip, wake: int) -> None:
     sink = relay(chip, pulse_s=3.0)
     os.eventfd_write(wake, 1)

@@ -34,6 +34,7 @@ from edge.sinks.scaip import (
     response_to,
     via_address,
 )
+from tests.edge.brokers import free_port
 from tests.edge.peers_scripted import drip, scripted
 from tests.edge.peers_sipp import SIPP, centre, lossy, tls_before
 from tests.edge.peers_tls import self_signed
@@ -273,16 +274,10 @@ def test_a_connection_that_ended_while_it_was_idle_is_opened_again() -> None:
         scaip.deliver(FALL)
 
 
-def nobody(transport: str) -> int:
-    kind = socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM
-    with socket.socket(socket.AF_INET, kind) as gone:
-        gone.bind(("127.0.0.1", 0))
-        return int(gone.getsockname()[1])
-
-
+@pytest.mark.alone
 @pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
 def test_a_centre_that_is_not_there_is_unavailable(transport: str) -> None:
-    with sink(nobody(transport), transport=transport, answer_wait_s=0.5) as scaip:
+    with sink(free_port(), transport=transport, answer_wait_s=0.5) as scaip:
         begun_s = time.monotonic()
         with pytest.raises(SinkUnavailable, match=r"127\.0\.0\.1"):
             scaip.deliver(FALL)
@@ -291,6 +286,7 @@ def test_a_centre_that_is_not_there_is_unavailable(transport: str) -> None:
         assert time.monotonic() - begun_s < 2
 
 
+@pytest.mark.alone
 def test_a_silent_centre_is_asked_again_less_and_less_often() -> None:
     at_s, seen = [], set()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
@@ -340,6 +336,7 @@ def hangs_up(connection: socket.socket) -> None:
     connection.recv(1)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "talk", [says_nothing, drips, drips_messages, has_no_end, asks_without_end, speaks_otherwise, hangs_up]
 )
@@ -405,6 +402,7 @@ def test_a_late_answer_and_a_question_get_their_200_and_noise_gets_nothing(wake:
             arc.recv(65536)
 
 
+@pytest.mark.alone
 def test_a_queued_page_ends_the_waiting_at_once_and_a_lost_connection_does_not(wake: int) -> None:
     def talk(connection: socket.socket) -> None:
         caller = Caller(connection)

@@ -99,6 +99,7 @@ def test_a_page_goes_out_as_a_message(smsd: Smsd) -> None:
     sms.check()
 
 
+@pytest.mark.alone
 @needs_smsd
 def test_a_modem_that_hangs_is_no_delivery_and_the_page_goes_once_it_is_back(smsd: Smsd) -> None:
     sms = sink(smsd, sent_wait_s=0.5)
@@ -425,6 +426,7 @@ def test_an_inbox_that_is_gone_is_told_by_check_and_not_by_listening(idle: Smsd,
     assert time.monotonic() - begun_s > 0.45  # it does not spin
 
 
+@pytest.mark.alone
 def test_a_queued_page_ends_the_waiting_at_once(idle: Smsd, wake: int) -> None:
     os.eventfd_write(wake, 1)
     begun_s = time.monotonic()

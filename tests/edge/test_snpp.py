@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from edge.channels import SnppSettings
 from edge.sinks import Page, SinkError, SinkRejected, SinkUnavailable, Urgency
 from edge.sinks.snpp import SnppSink, _Server
+from tests.edge.brokers import free_port
 from tests.edge.peers_scripted import drip, scripted
 from tests.edge.peers_snpp import HAS_SNPP, snpp_server
 
@@ -114,8 +115,7 @@ def test_a_check_greets_and_pages_nobody(server: tuple[int, Path]) -> None:
 
 
 def test_a_server_that_is_not_there_is_unavailable() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        port = gone.getsockname()[1]
+    port = free_port()
     for call in (sink(port).check, lambda: sink(port).deliver(FALL)):
         with pytest.raises(SinkUnavailable, match="cannot be reached"):
             call()
@@ -176,6 +176,7 @@ def test_a_server_that_hangs_up_after_its_yes_has_taken_the_page() -> None:
         sink(port).deliver(FALL)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "talk",
     [
@@ -195,6 +196,7 @@ def test_no_server_keeps_the_channel(talk: Callable[[socket.socket], object]) ->
         assert time.monotonic() - begun_s < 2.0
 
 
+@pytest.mark.alone
 def test_a_server_that_is_slow_with_each_answer_does_not_add_them_up() -> None:
     def talk(connection: socket.socket) -> None:
         for answer in (b"220 hi\r\n", OK, OK, OK, OK, OK):

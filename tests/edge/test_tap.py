@@ -17,6 +17,7 @@ from edge.channels import TapSettings
 from edge.checked import SettingsError, build
 from edge.sinks import Page, SinkRejected, SinkUnavailable
 from edge.sinks.tap import BLOCK_CHARACTERS, Decoder, TapSink, checksum, encode_blocks
+from tests.edge.brokers import free_port
 from tests.edge.tap_terminal import Terminal
 
 FALL = Page("p1", "12", "FALL? RM 12 BED A")
@@ -294,6 +295,7 @@ def test_a_terminal_that_hangs_up_has_taken_nothing(home: Home, at: str, words: 
     assert home.terminal.pages == [PAGED]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("at", "most_s", "words"),
     [
@@ -334,6 +336,7 @@ def test_a_second_ack_does_not_pass_for_one_to_the_next_block(home: Home, twice_
     assert home.terminal.pages == []
 
 
+@pytest.mark.alone
 def test_a_terminal_that_asks_for_patience_for_ever_is_given_up(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,6 +348,7 @@ def test_a_terminal_that_asks_for_patience_for_ever_is_given_up(
     assert time.monotonic() - began_s < 2.5
 
 
+@pytest.mark.alone
 def test_a_terminal_that_babbles_is_given_up(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.sinks.tap._MOST_S", 1.5)
     ended = threading.Event()
@@ -390,6 +394,7 @@ def test_a_slow_line_is_given_time_so_that_xoff_is_not_too_late(home: Home) -> N
     assert heard_s[1] - heard_s[0] > 1.1  # 32 octets take 1.2 s at 300 baud
 
 
+@pytest.mark.alone
 def test_xoff_for_ever_is_not_obeyed_for_ever(home: Home) -> None:
     home.terminal.junk = b"\r\x13"
     began_s = time.monotonic()
@@ -399,10 +404,9 @@ def test_xoff_for_ever_is_not_obeyed_for_ever(home: Home) -> None:
 
 
 def test_nobody_at_the_address_is_said_at_once(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    url = f"tcp://127.0.0.1:{free_port()}"
     with pytest.raises(SinkUnavailable, match="cannot be opened"):
-        Home(Terminal(), tmp_path, url=f"tcp://127.0.0.1:{port}").sink().deliver(FALL)
+        Home(Terminal(), tmp_path, url=url).sink().deliver(FALL)
 
 
 @pytest.mark.parametrize(

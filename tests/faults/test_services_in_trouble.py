@@ -199,6 +199,7 @@ def test_an_alarm_service_that_stalls_in_the_middle_is_ended_and_calls_again(tmp
         assert again.at_s - ended_s <= 10.0
 
 
+@pytest.mark.alone
 def test_a_neighbour_that_takes_all_the_processor_delays_no_page_by_more_than_two_seconds(tmp_path: Path) -> None:
     with Home(tmp_path, calls=CALLS) as home, Pager(home.pager_link) as pager:
         home.start("detect").ready()

@@ -170,6 +170,7 @@ def test_another_device_under_the_name_is_noticed_while_idle(link: Path) -> None
     old.pull(leave_link=True)
 
 
+@pytest.mark.alone
 def test_a_port_that_takes_nothing_blocks_nobody(link: Path) -> None:
     plug, port = Plug(link), DonglePort(str(link))
     port.open()
@@ -197,6 +198,7 @@ def test_a_frame_after_half_a_frame_still_arrives(link: Path) -> None:
     port.close()
 
 
+@pytest.mark.alone
 def test_a_dongle_that_opens_but_says_nothing_is_lost(link: Path, reader: Reader) -> None:
     plug = Plug(link)
     reader.opened_while(plug)

@@ -214,6 +214,7 @@ def test_an_id_no_wearable_has_is_refused(raw: bytes) -> None:
         read_header(b"\x01\x02" + raw + bytes(4 + 8))
 
 
+@pytest.mark.alone
 def test_the_decoder_is_ten_times_faster_than_the_line() -> None:
     generator = random.Random(1)
     line = b"".join(encode_frame(Uplink(-60, generator.randbytes(187))) for _ in range(5000))

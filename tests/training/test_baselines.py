@@ -169,6 +169,7 @@ def test_minirocket_counts_what_its_definition_says() -> None:
     assert len(np.unique(baselines.KERNELS, axis=0)) == 84
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", METHODS)
 def test_no_method_is_too_slow_to_be_compared(name: str, learnt: dict[str, Baseline]) -> None:
     windows = made_up(500, fall=False, seed=61)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 pytest.importorskip("sklearn", reason="the training extra is not installed")
 
 from models.preprocess import Accel
-from training import datasets
+from tests.training.real import real_trials
 from training.control import TOGETHER, Auc, clues, control, sample
 from training.windows import Shape
 
@@ -115,8 +114,7 @@ def test_a_window_in_which_nothing_moves_is_all_held() -> None:
 @with_data
 @pytest.mark.parametrize(("name", "placement"), [("umafall", "wrist"), ("sisfall", "waist")])
 def test_prepared_windows_of_real_people_do_not_give_the_class_away(name: str, placement: str) -> None:
-    trials, _ = datasets.load([name], root=Path(os.environ["FALLWATCH_DATA"]))
-    own = [t for t in trials if t.placement == placement][::2]
+    own = [t for t in real_trials(name) if t.placement == placement][::2]
     rng = np.random.default_rng(1)
     windows = sample(own, SHAPE, variants=2, set_weights={}, count=4000, rng=rng)
     found = control(*windows, rng=rng)

@@ -15,6 +15,7 @@ pytest.importorskip("tqdm", reason="the training extra is not installed")
 
 from scipy.io import savemat
 
+from tests.training.real import real_trials
 from training import datasets
 from training.datasets import DataMissing, Ledger, clean, fingerprint, load, locate
 from training.readers import Trial
@@ -305,7 +306,7 @@ real_data = pytest.mark.skipif(
     ],
 )
 def test_the_real_set_holds_what_its_description_says(name: str, dataset: str, falls: int, others: int) -> None:
-    worn = [t for t in load([name])[0] if t.dataset == dataset]
+    worn = [t for t in real_trials(name) if t.dataset == dataset]
     trials = [t for t in worn if t.placement in {"wrist", "waist"}]
     assert sum(t.is_fall for t in trials) == falls
     assert sum(not t.is_fall for t in trials) == others
