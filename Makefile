@@ -44,7 +44,7 @@ lint: .venv/.setup
 	.venv/bin/mypy
 
 test: .venv/.test lint
-	.venv/bin/pytest --numprocesses 3 --dist worksteal
+	.venv/bin/pytest --numprocesses 2 --dist worksteal
 
 faults: .venv/.setup
 	FALLWATCH_FAULTS=full .venv/bin/pytest -s tests/faults
