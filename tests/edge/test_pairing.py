@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,3 +133,16 @@ def test_a_spare_without_a_resident_is_refused(fallwatch: Pair) -> None:
     status, _, error = fallwatch("pair", "0077", "--spare")
     assert status == 2
     assert "--resident" in error
+
+
+def test_the_commands_of_the_wearables_page_do_what_it_says(fallwatch: Pair, config: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "wearables.md").read_text(encoding="utf-8")
+    block = page.partition("```sh\n")[2].partition("```")[0]
+    commands = [shlex.split(line, comments=True) for line in block.splitlines()]
+    assert len(commands) == 4
+    for command in commands:
+        assert command[:2] == ["sudo", "fallwatch"]
+        status, _, error = fallwatch(*command[2:])
+        assert (status, error) == (0, ""), command
+    assert [r.wearables for r in load_settings(config).resident] == [("0077",), ("0043",)]
+    assert not key_of(config, "0042").exists()
