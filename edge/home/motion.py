@@ -96,7 +96,9 @@ def _public_pool() -> Pool:
         elif not trial.is_fall and len(counts) >= SHORTEST_SAMPLES:
             (walks if any(w in trial.activity.lower() for w in WALKS) else busy).append(counts)
     hours = sum(len(c) for c in (*walks, *busy)) / RATE_HZ / 3600
-    said = f"{len(walks) + len(busy)} activities ({hours:.1f} h) and {len(falls)} falls of {', '.join(SETS)}, wrist"
+    said = (
+        f"{len(walks) + len(busy)} activities ({hours:.1f} h) and {len(falls)} falls of {', '.join(SETS)}, wrist"
+    )
     return Pool(tuple(walks), tuple(busy), tuple(falls), said + "; the shipped models learnt from these people")
 
 

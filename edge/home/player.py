@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.home.motion import COUNTS_PER_G, RANGE_G, RATE_HZ, Counts, Mover, Pool
+from edge.home.motion import RANGE_G, RATE_HZ, Counts, Mover, Pool
 from edge.home.scenario import BATCH_S, Activity, Event, Home, Life, Truth
 from firmware_bridge.wire import BUTTON_HELD, CHARGING, CLIPPED, TICK_HZ, WORN, Button, Hello, Samples, Status
 
@@ -33,6 +33,8 @@ DEAD_SPOT_DBM, WEAK_DBM, FADED_DBM = -97.0, -93.7, -98.0
 FADE_S = 30.0  # walking away, and coming back
 BURST_LOSS = 0.9
 _OFF = frozenset({Truth.BROKEN, Truth.FLAT})
+_BEGINS_ANEW = frozenset({Truth.RATE, Truth.SCALE, Truth.FIRMWARE})  # settings and firmware change at a start
+_ENDS_ANEW = _BEGINS_ANEW | {Truth.CLOCK, Truth.BUTTON}
 _UNWORN = frozenset({Truth.CHARGING, Truth.OFF_FELT, Truth.OFF_UNFELT})
 
 
@@ -155,7 +157,6 @@ class _Wearable:
         self._kept: deque[Samples] = deque(maxlen=KEPT_BATCHES)
         self._last = np.zeros(3, np.int16)
         self._was: set[Truth] = set()
-        self._mended_s = 0.0  # the clock is right again; it is told by a new boot
         self.off = True
 
     def hear(
@@ -169,8 +170,7 @@ class _Wearable:
             self._kept.clear()
             self._was = truths
             return []
-        mended = (self._was - truths) & {Truth.CLOCK, Truth.RATE, Truth.SCALE, Truth.FIRMWARE, Truth.BUTTON}
-        if self.off or mended:
+        if self.off or (self._was - truths) & _ENDS_ANEW or (truths - self._was) & _BEGINS_ANEW:
             self._start(begin_s)
         counts = self._with_faults(counts, truths, how)
         flags = 0 if truths & {Truth.CHARGING, Truth.OFF_FELT} else WORN
@@ -291,6 +291,3 @@ def _due(begin_s: float, end_s: float, every_s: float, from_s: float) -> list[fl
     first = math.ceil((begin_s - from_s) / every_s)
     last = math.ceil((end_s - from_s) / every_s)
     return [from_s + k * every_s for k in range(first, last)]
-
-
-__all__ = ["COUNTS_PER_G", "Heard", "LifePlayer", "Message", "play"]

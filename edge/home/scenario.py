@@ -294,11 +294,11 @@ def _imagine_battery(
             begin_s = _snap(flat_s + float(rng.uniform(HOUR_S, 10 * HOUR_S)))
             events.append(_event(Truth.FLAT, wearable, flat_s, begin_s - flat_s))
             rota_s = max(rota_s - habits.rota_days * DAY_S, charge_s + DAY_S)
-        low_s = max(flat_s - 48 * HOUR_S, now_s)
+        low_s, low_until_s = max(flat_s - 48 * HOUR_S, now_s), min(begin_s, flat_s)
         due_s = flat_s - 24 * HOUR_S
-        if low_s < min(begin_s, flat_s) and due_s < begin_s:
-            told_by_s = due_s if due_s > low_s + HOUR_S else FOR_EVER  # began too late to be a day ahead
-            events.append(Event(low_s, min(begin_s, flat_s), Truth.LOW_BATTERY, wearable, told_by_s=told_by_s))
+        if low_s < low_until_s:  # to be told a day ahead, where there was that day and nobody charged it before
+            told_by_s = due_s if low_s + HOUR_S < due_s < low_until_s else FOR_EVER
+            events.append(Event(low_s, low_until_s, Truth.LOW_BATTERY, wearable, told_by_s=told_by_s))
         part = max(part - (begin_s - now_s) / life_s, 0.0)
         length_s = max((1 - part) * 2.5 * HOUR_S, 0.5 * HOUR_S)
         if rng.random() < habits.left_on_charger:
