@@ -1,1 +1,1 @@
-"""A home that is made up, with the truth about it: how well does the system say what is wrong?"""
+"""A made-up home with the truth about it, to see how well the system says what is wrong."""

@@ -63,7 +63,7 @@ class Pool:
 
 @cache
 def load_pool() -> Pool:
-    """Return the recordings of the public sets if they can be read, else the six short ones, else made-up motion."""
+    """Return the recordings of the public sets if they can be read, else the short ones, else made-up motion."""
     if os.environ.get("FALLWATCH_DATA"):
         try:
             return _public_pool()
@@ -85,7 +85,9 @@ def _public_pool() -> Pool:
         trials, _ = load(SETS)
     except DataMissing as error:
         raise ValueError(str(error)) from None
-    walks, busy, falls = [], [], []
+    walks: list[Counts] = []
+    busy: list[Counts] = []
+    falls: list[Fall] = []
     for trial in trials:
         if trial.placement != "wrist" or trial.range_g < 4 or any(w in trial.activity.lower() for w in UNLIKELY):
             continue
@@ -95,7 +97,7 @@ def _public_pool() -> Pool:
             falls.append(Fall(f"{trial.dataset}/{trial.source}", counts, min(impact, len(counts) - 1)))
         elif not trial.is_fall and len(counts) >= SHORTEST_SAMPLES:
             (walks if any(w in trial.activity.lower() for w in WALKS) else busy).append(counts)
-    hours = sum(len(c) for c in (*walks, *busy)) / RATE_HZ / 3600
+    hours = sum(map(len, (*walks, *busy))) / RATE_HZ / 3600
     said = (
         f"{len(walks) + len(busy)} activities ({hours:.1f} h) and {len(falls)} falls of {', '.join(SETS)}, wrist"
     )
@@ -103,7 +105,9 @@ def _public_pool() -> Pool:
 
 
 def _short_pool(why: str) -> Pool:
-    walks, busy, falls = [], [], []
+    walks: list[Counts] = []
+    busy: list[Counts] = []
+    falls: list[Fall] = []
     for path in sorted(RECORDINGS.glob("*-wrist.csv")):
         run = max(read_recording(path).runs, key=lambda r: len(r.t_s))
         counts = as_counts(run.t_s, run.accel_g)

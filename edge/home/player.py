@@ -268,12 +268,12 @@ class _Wearable:
         self, begin_s: float, end_s: float, flags: int, truths: set[Truth], dbm: NDArray[np.float64]
     ) -> list[Heard]:
         """Return hello, status and a stuck button's press, when due; all at the mercy of the radio."""
-        said: list[tuple[float, Message]] = []
         rate_chz = RATE_HZ * 100
         firmware = OLD if Truth.FIRMWARE in truths else GOOD
         hello = Hello(self._boot, firmware, 0, RANGE_G, rate_chz)
-        for at_s in _due(begin_s, end_s, HELLO_EVERY_S, self._boot_s):
-            said.append((at_s, hello))
+        said: list[tuple[float, Message]] = [
+            (at_s, hello) for at_s in _due(begin_s, end_s, HELLO_EVERY_S, self._boot_s)
+        ]
         for at_s in _due(begin_s, end_s, STATUS_EVERY_S, self._boot_s):
             pct = self._life.battery_pct(at_s)
             said.append((at_s, Status(pct, 3300 + 9 * pct, 30, flags, int(at_s - self._boot_s))))

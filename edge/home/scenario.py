@@ -225,7 +225,7 @@ def imagine_home(rng: np.random.Generator, *, residents: int, days: float, habit
     lengths = {Truth.UNPLUGGED: habits.unplugged_s, Truth.FORGED: (600.0, 3600.0)}
     for truth, per_day in ((Truth.UNPLUGGED, habits.unplugged_per_day), (Truth.FORGED, habits.forged_per_day)):
         for _ in range(int(rng.poisson(per_day * days))):
-            _place(home, truth, "", lengths[truth], end_s, rng)
+            _place(home, truth, "", span_s=lengths[truth], end_s=end_s, rng=rng)
     lives = tuple(
         _imagine_life(f"{number:04d}", end_s, habits, home, child)
         for number, child in enumerate(rng.spawn(residents), start=1)
@@ -247,9 +247,9 @@ def _imagine_life(
         for _ in range(int(rng.poisson(expected))):
             span = (rate.shortest_s, rate.longest_s)
             how = float(rng.choice(rate.how))
-            _place(taken, truth, wearable, span, end_s, rng, how=how, by_day=rate.by_day)
+            _place(taken, truth, wearable, span_s=span, end_s=end_s, rng=rng, how=how, by_day=rate.by_day)
     for _ in range(int(rng.poisson(habits.falls_per_day * end_s / DAY_S))):
-        _place(taken, Truth.FALL, wearable, LIE_S, end_s, rng, awake=doings)
+        _place(taken, Truth.FALL, wearable, span_s=LIE_S, end_s=end_s, rng=rng, awake=doings)
     for doing in doings:
         if doing.place is Place.BATHROOM and rng.random() < habits.dead_spot:
             length_s = float(rng.uniform(*habits.dead_spot_s))
@@ -353,10 +353,10 @@ def _place(
     taken: list[Event],
     truth: Truth,
     wearable: str,
+    *,
     span_s: tuple[float, float],
     end_s: float,
     rng: np.random.Generator,
-    *,
     how: float = 0.0,
     by_day: bool = False,
     awake: Sequence[Doing] = (),
@@ -372,7 +372,7 @@ def _place(
             begin_s = float(rng.uniform(doing.begin_s, doing.end_s))
         event = _event(truth, wearable, begin_s, length_s, how)
         hour = begin_s % DAY_S / HOUR_S
-        inside = 300 <= event.begin_s and event.end_s <= end_s - 60
+        inside = event.begin_s >= 300 and event.end_s <= end_s - 60
         if inside and not (by_day and not 9 <= hour <= 17) and _is_free(taken, event, apart_s):
             taken.append(event)
             return

@@ -65,7 +65,7 @@ class Told:
     cpu_s: float = 0.0
 
     def add(self, other: Told) -> None:
-        """Take what was told of another part of the home; what concerns the home as a whole came from the first."""
+        """Take what was told of other residents of the home."""
         self.names += [n for n in other.names if n.wearable]
         self.pages += [p for p in other.pages if p.wearable]
         self.alarms += other.alarms
