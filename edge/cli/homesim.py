@@ -33,11 +33,12 @@ def simulate_home(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from edge.home.live import live_home, run_live
+    from edge.home.live import TO_ACT_S, live_home, run_live
     from edge.home.motion import load_pool
     from edge.home.run import home_of, watch_home
     from edge.home.scenario import Habits
-    from edge.home.score import draw, episode_lines, score
+    from edge.home.score import draw, score
+    from edge.home.score import wrong as what_is_wrong
     from models.card import BundleRefused
 
     screen = Console(stderr=as_json)
@@ -77,15 +78,15 @@ def simulate_home(
         except BundleRefused as error:
             stop(f"model is refused: {error}", status=2)
         extra |= {"wearable_s_per_cpu_s": round(len(home.lives) * home.end_s / max(told.cpu_s, 1e-3))}
-    result = score(home, told)
+    result = score(home, told, to_act_s=TO_ACT_S) if live else score(home, told)
     if as_json:
-        say(json.dumps({**extra, **result.as_json(), **({"wrong": episode_lines(result)} if wrong else {})}))
+        say(json.dumps({**extra, **result.as_json(), **({"wrong": what_is_wrong(result)} if wrong else {})}))
     else:
         screen.print(result.tables())
         screen.print(*(f"{key.replace('_', ' ')}: {value}" for key, value in extra.items()), sep="\n")
         if wrong:
-            for line in [*episode_lines(result), *result.nuisance, *result.wrongly_named]:
-                screen.print(line)
+            for row in what_is_wrong(result):
+                say(", ".join(f"{key} {value}" for key, value in row.items() if value not in {"", None}))
         say("Next: --wrong lists what went wrong, --plot FOLDER draws it; another --seed is another home.")
     if plot is not None:
         try:

@@ -45,6 +45,7 @@ from firmware_bridge.wire import (
 )
 
 BEGIN_S, AFTERWARDS_S, UNPLUGGED_S = 60.0, 60.0, 45.0
+TO_ACT_S = 5.0  # what is shortened is over soon
 LEAST_S = BEGIN_S + 120.0 + AFTERWARDS_S + UNPLUGGED_S + 30.0
 FORGED_EVERY_S = 0.5
 PLAYED = (  # truth, how; what can be named within minutes
@@ -146,7 +147,7 @@ class HomeDongle(VirtualDongle):
         self._answers: list[bytes] = [encode_frame(DongleHello(VERSION, (1, 0, 0), b"made-up1"))]
         self._frames = FrameDecoder()
         self._attacker = WearableSession(
-            home.lives[0].wearable, os.urandom(16), WearableCounters(), lambda _: None
+            home.lives[0].wearable, os.urandom(16), WearableCounters(), save=lambda _: None
         )
         self._forged = [e for e in home.events if e.truth is Truth.FORGED]
         self._forge_s = 0.0

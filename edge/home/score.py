@@ -154,9 +154,8 @@ class Score:
         """Return the figures for people."""
         facts = self.as_json()
         names = Table(
-            *("truth", "n", "first right", "finally right", "in time", "missed", "named after s: p50 / p95 / max"),
-            "paged after s: p50 / p95 / max",
-            title=f"What was the matter, and was it named ({facts['wearer_weeks']} wearer-weeks)",
+            *("truth", "n", "first right", "finally right", "in time", "missed", "named s", "paged s"),
+            title=f"What was the matter, and was it named ({facts['wearer_weeks']} wearer-weeks); seconds p50 / p95 / max",
         )
         for truth, row in facts["by_truth"].items():
             cells = [f"{row[k]:.0%}" for k in ("named_right_first", "named_right", "in_time")]
@@ -197,7 +196,7 @@ class Score:
         return round(number / self.judged_h, 5) if self.judged_h else None
 
 
-def score(home: Home, told: Told, lives: Iterable[int] | None = None) -> Score:
+def score(home: Home, told: Told, lives: Iterable[int] | None = None, *, to_act_s: float = TO_ACT_S) -> Score:
     """Compare the truth about the named lives, all by default, with what was told."""
     chosen = [home.lives[i] for i in (range(len(home.lives)) if lives is None else lives)]
     events: dict[str, list[Event]] = {life.wearable: list(life.events) for life in chosen}
@@ -217,7 +216,7 @@ def score(home: Home, told: Told, lives: Iterable[int] | None = None) -> Score:
         about = [e for e in (*events.get(page.wearable, ()), *home.events) if _explains(e, page)]
         right = [e for e in about if page.cause in CAUSES.get(e.truth, ())]
         # A page about what nobody need be told, or about what ends by itself before anybody has come.
-        lasting = [e for e in right or about if e.truth in CAUSES and e.end_s - page.raised_s >= TO_ACT_S]
+        lasting = [e for e in right or about if e.truth in CAUSES and e.end_s - page.raised_s >= to_act_s]
         if not lasting:
             nuisance.append(page)
         elif not right:
@@ -354,10 +353,13 @@ def draw(home: Home, told: Told, result: Score, folder: Path) -> list[Path]:
     return paths
 
 
-def episode_lines(result: Score) -> list[dict[str, Any]]:
-    """Return every episode that was not named right, or too late, for who wants to look into it."""
-    return [
+def wrong(result: Score) -> list[dict[str, Any]]:
+    """Return each episode that was named wrongly or late, and each page for nothing or with wrong words."""
+    named = [
         {**asdict(e.event), "first": e.first, "finally": e.finally_, "delay_s": e.delay_s}
         for e in result.episodes
         if not (e.right and e.right_first and e.in_time)
     ]
+    pages = [("nuisance", page) for page in result.nuisance]
+    pages += [("wrong words", page) for page in result.wrongly_named]
+    return named + [{"page": kind, **asdict(page)} for kind, page in pages]
