@@ -55,6 +55,7 @@ def simulate_home(
         for e in events:
             say(f"{e.begin_s:11.1f} {e.end_s:11.1f}  {e.wearable or 'home':<8} {e.truth} {e.how or ''}".rstrip())
         return
+    screen.print("Reading recordings; the public sets take about a minute ...")
     pool = load_pool()
     screen.print(f"Motion: {pool.said}.")
     extra: dict[str, object] = {"seed": seed, "motion": pool.said}

@@ -46,7 +46,7 @@ def watch_home(
     if len(groups) == 1:
         return watch_lives(home, pool, seed, groups[0], with_model=with_model, on_progress=on_progress)
     told = Told()
-    with ProcessPoolExecutor(len(groups), get_context("fork"), _begin, (home, pool)) as workers:
+    with ProcessPoolExecutor(len(groups), get_context("spawn"), _begin, (home, pool)) as workers:
         tasks = {workers.submit(_watch_group, seed, g, with_model): g for g in groups}
         results = {}
         for task in as_completed(tasks):

@@ -155,7 +155,7 @@ class Score:
         facts = self.as_json()
         names = Table(
             *("truth", "n", "first right", "finally right", "in time", "missed", "named s", "paged s"),
-            title=f"What was the matter, and was it named ({facts['wearer_weeks']} wearer-weeks); seconds p50 / p95 / max",
+            title=f"What was the matter, and was it named: {facts['wearer_weeks']} wearer-weeks; p50 / p95 / max",
         )
         for truth, row in facts["by_truth"].items():
             cells = [f"{row[k]:.0%}" for k in ("named_right_first", "named_right", "in_time")]
