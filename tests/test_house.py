@@ -60,6 +60,8 @@ ARROWS: dict[str, set[str]] = {
     | {f"edge.core.{name}" for name in ("delivery", "escalation", "incident", "routing", "supervision", "words")}
     | {"edge.settings", "edge.sinks", "edge.watchdog"},
     "edge.simulate": {"edge.keys", "edge.recording", "edge.settings", "firmware_bridge", "numpy"},
+    "edge.home": ABOVE | {"training", "matplotlib"},  # tries the whole system on people's recordings
+    "edge.home.scenario": {"edge.core.supervision", "numpy"},
     "edge.bench": ABOVE,
     "edge.bench_alarm": ABOVE,
     "edge.demo": ABOVE,
