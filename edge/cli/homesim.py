@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -56,7 +57,7 @@ def simulate_home(
             say(f"{e.begin_s:11.1f} {e.end_s:11.1f}  {e.wearable or 'home':<8} {e.truth} {e.how or ''}".rstrip())
         return
     screen.print("Reading recordings; the public sets take about a minute ...")
-    pool = load_pool()
+    pool = load_pool(os.environ.get("FALLWATCH_DATA"))
     screen.print(f"Motion: {pool.said}.")
     extra: dict[str, object] = {"seed": seed, "motion": pool.said}
     if live:

@@ -6,7 +6,6 @@ recorded is made up: sleep, a table, a charger.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -62,11 +61,11 @@ class Pool:
 
 
 @cache
-def load_pool() -> Pool:
-    """Return the recordings of the public sets if they can be read, else the short ones, else made-up motion."""
-    if os.environ.get("FALLWATCH_DATA"):
+def load_pool(data: str | None) -> Pool:
+    """Return the recordings of the public sets in ``data``, else the short ones, else made-up motion."""
+    if data:
         try:
-            return _public_pool()
+            return _public_pool(Path(data))
         except ImportError as error:
             why = f"the training extra is not installed ({error.name}); "
         except (OSError, ValueError) as error:
@@ -78,11 +77,11 @@ def load_pool() -> Pool:
     return _made_up_pool(why)
 
 
-def _public_pool() -> Pool:
+def _public_pool(data: Path) -> Pool:
     from training.datasets import DataMissing, load  # noqa: PLC0415  # heavy, and not always installed
 
     try:
-        trials, _ = load(SETS)
+        trials, _ = load(SETS, root=data)
     except DataMissing as error:
         raise ValueError(str(error)) from None
     walks: list[Counts] = []

@@ -20,7 +20,7 @@ from edge.home.score import score
 from firmware_bridge.session import Counters, Gateway, WearableCounters, WearableSession
 from firmware_bridge.wire import FrameDecoder, Hello, Samples, Uplink
 
-POOL: Pool = load_pool()
+POOL: Pool = load_pool(None)
 SOUND = Habits(falls_per_day=0.0, faults=0.0, dead_spot=0.0, unplugged_per_day=0.0, forged_per_day=0.0)
 
 

@@ -84,7 +84,7 @@ def test_every_truth_that_must_be_named_has_a_name_and_a_limit() -> None:
 
 
 def test_motion_is_that_of_a_person_on_earth() -> None:
-    mover = Mover(load_pool(), np.random.default_rng(5))
+    mover = Mover(load_pool(None), np.random.default_rng(5))
     for activity in (Activity.WALK, Activity.BUSY, Activity.REST):
         blocks = np.concatenate([mover.awake(activity, 60 * RATE_HZ) for _ in range(5)])
         size_g = np.linalg.norm(blocks.astype(np.float64), axis=1) / COUNTS_PER_G
@@ -97,13 +97,13 @@ def test_motion_is_that_of_a_person_on_earth() -> None:
 
 
 def test_sleepers_move_and_tables_do_not() -> None:
-    mover = Mover(load_pool(), np.random.default_rng(5))
+    mover = Mover(load_pool(None), np.random.default_rng(5))
     night, table = mover.asleep(7200 * RATE_HZ), mover.lying_about(7200 * RATE_HZ)
     assert np.ptp(night, axis=0).max() > 0.1 * COUNTS_PER_G > np.ptp(table, axis=0).max()
 
 
 def test_no_fall_is_played_twice_in_a_row() -> None:
-    mover = Mover(load_pool(), np.random.default_rng(5))
+    mover = Mover(load_pool(None), np.random.default_rng(5))
     falls = [mover.fall() for _ in range(6)]
     assert all(len(a[0]) != len(b[0]) or not np.array_equal(a[0][40:], b[0][40:]) for a, b in pairwise(falls))
     assert all(np.linalg.norm(counts[at] / COUNTS_PER_G) > 1.8 for counts, at in falls)
