@@ -72,6 +72,20 @@ def test_the_network_for_mqtt_opens_this_machine_and_no_more(tmp_path: Path) -> 
 
 
 @needs_systemd
+def test_the_drop_in_for_bluetooth_adds_a_group_and_no_more(tmp_path: Path) -> None:
+    unit, more = UNITS / "fallwatch-detect.service", UNITS / "fallwatch-detect-bluetooth.conf"
+    there = tmp_path / unit.name
+    there.write_text(unit.read_text(encoding="utf-8").replace(PROGRAM, "/bin/true"), encoding="utf-8")
+    (tmp_path / f"{unit.name}.d").mkdir()
+    shutil.copy(more, tmp_path / f"{unit.name}.d" / "bluetooth.conf")
+    checked = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", there], capture_output=True, text=True, check=False
+    )
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+    assert dict(read(more)["Service"]) == {"SupplementaryGroups": "bluetooth"}
+
+
+@needs_systemd
 def test_systemd_would_speak_up_about_a_mistake(tmp_path: Path) -> None:
     unit = tmp_path / "wrong.service"
     unit.write_text("[Service]\nExecStart=/bin/true\nNoNewPriviledges=yes\n", encoding="utf-8")
