@@ -11,6 +11,7 @@ import logging
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -115,7 +116,8 @@ class _Session:
     connection: Connection
     opened_s: float
     heard_s: float
-    outbox: asyncio.Queue[bytes] = field(default_factory=lambda: asyncio.Queue(MAX_WRITES))
+    outbox: deque[bytes] = field(default_factory=deque)  # other threads append
+    has_mail: asyncio.Event = field(default_factory=asyncio.Event)
     writer: asyncio.Task[None] | None = None
 
 
@@ -198,10 +200,11 @@ class BleRadio:
     def hand_over(self, held: _Held, data: bytes) -> bool:
         """Queue octets for one wearable; return whether it is there and has room."""
         session, loop = held.session, self._loop
-        if session is None or loop is None or session.outbox.full():
+        if session is None or loop is None or len(session.outbox) >= MAX_WRITES:
             return False
+        session.outbox.append(data)
         try:
-            loop.call_soon_threadsafe(_queue, session, data)
+            loop.call_soon_threadsafe(session.has_mail.set)
         except RuntimeError:  # the loop has just ended
             return False
         return True
@@ -454,16 +457,18 @@ class BleRadio:
 
     async def _write(self, wearable: BleWearable, session: _Session) -> None:
         """Write what is handed over, in order; what cannot be written is dropped, as it would come too late."""
-        while True:
-            data = await session.outbox.get()
-            connection = session.connection
-            try:
-                async with asyncio.timeout(_WRITE_S):
-                    n = connection.chunk_octets(wearable.write)
-                    for start in range(0, len(data), n):
-                        await connection.write(wearable.write, data[start : start + n])
-            except (WearableLost, TimeoutError) as error:
-                log.debug("%s: on writing: %s", wearable.port, error)
+        connection = session.connection
+        while await session.has_mail.wait():
+            session.has_mail.clear()
+            while session.outbox:
+                data = session.outbox.popleft()
+                try:
+                    async with asyncio.timeout(_WRITE_S):
+                        n = connection.chunk_octets(wearable.write)
+                        for start in range(0, len(data), n):
+                            await connection.write(wearable.write, data[start : start + n])
+                except (WearableLost, TimeoutError) as error:
+                    log.debug("%s: on writing: %s", wearable.port, error)
 
     def _lose(self, held: _Held, reason: str) -> None:
         now_s = time.monotonic()
@@ -507,11 +512,6 @@ async def _close(connection: Connection, writer: asyncio.Task[None] | None = Non
     with contextlib.suppress(WearableLost, TimeoutError):
         async with asyncio.timeout(_CLOSE_S):
             await connection.close()
-
-
-def _queue(session: _Session, data: bytes) -> None:
-    with contextlib.suppress(asyncio.QueueFull):
-        session.outbox.put_nowait(data)
 
 
 def _nowhere(_event: LinkEvent) -> None:

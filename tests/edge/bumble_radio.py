@@ -27,7 +27,7 @@ def virtual_device(link: LocalLink, address: str, **how: Any) -> Device:
 
 
 class BumbleRadio:
-    """An adapter in software. ``lost`` says why it cannot be used; while ``deaf`` it hears nothing, without an error."""
+    """An adapter in software; ``lost`` says why it cannot be used. While ``deaf`` it hears nothing, no error."""
 
     def __init__(self, device: Device) -> None:
         self.lost = ""

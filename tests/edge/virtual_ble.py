@@ -25,7 +25,7 @@ T = TypeVar("T")
 Properties = Characteristic.Properties
 READ, WRITE, NOTIFY = Properties.READ, Properties.WRITE, Properties.NOTIFY
 COMMAND = Properties.WRITE_WITHOUT_RESPONSE
-ADVERTISES_EVERY_MS = 100.0
+ADVERTISES_EVERY_MS = 30.0
 
 UART_SERVICE, UART_WRITE, UART_NOTIFY = (f"6e40000{i}-b5a3-f393-e0a9-e50e24dcca9e" for i in (1, 2, 3))
 BATTERY_SERVICE, BATTERY_LEVEL = "180f", "00002a19-0000-1000-8000-00805f9b34fb"
@@ -173,3 +173,7 @@ class _AirRadio(BumbleRadio):
         await super().ready()
         if begins:
             await self._begin()
+
+    async def close(self) -> None:
+        await super().close()
+        await asyncio.sleep(0.05)  # whoever was connected begins to advertise: let them
