@@ -132,8 +132,10 @@ class BleakRadio:
             yield
         except (RadioLost, TimeoutError):
             raise
-        except FileNotFoundError as error:
-            raise RadioLost("there is no D-Bus: install BlueZ and start the bluetooth service") from error
+        except (EOFError, OSError) as error:
+            raise RadioLost(
+                "D-Bus is not there: install BlueZ, and start the services dbus and bluetooth"
+            ) from error
         except Exception as error:
             name = getattr(error, "dbus_error", "")
             raise RadioLost(self._words(name or f"{type(error).__name__}: {error}")) from error

@@ -6,6 +6,8 @@ import asyncio
 import gc
 import logging
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +17,10 @@ from pathlib import Path
 import pytest
 
 from edge.core.ble_ladder import LadderTimes
+from edge.detect.links import Links
 from edge.detect.pipeline import Pipeline
 from edge.recording import read_recording
+from edge.settings import load_settings
 from edge.simulate import virtual_recording
 from edge.sources import ble
 from edge.sources.ble import BATTERY, BleRadio, BleWearable, Connection, RadioLost, WearableLost
@@ -530,3 +534,49 @@ def test_a_virtual_watch_is_taken_by_the_pipeline_and_obeys() -> None:
     assert wearer.hello is not None
     assert wearer.heard_s is not None
     assert pipeline.dongles[port(1)].decoder.bad_bytes == 0
+
+
+HOME = """
+[home]
+id = "rose"
+
+[[wearable]]
+id = "0001"
+kind = "bangle"
+address = "F0:F1:F2:F3:F4:01"
+"""
+
+
+def test_a_bangle_in_the_settings_has_a_link_of_its_own_below_that_of_the_radio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = NordicUart(address(1))
+    monkeypatch.setattr(ble, "_bleak", Air(watch).radio)
+    (tmp_path / "fallwatch.toml").write_text(HOME, encoding="utf-8")
+    links = Links(load_settings(tmp_path / "fallwatch.toml"))
+    assert links.names == (RADIO, port(1))
+    assert links.devices == {}  # its frames are our own
+    (run,) = links.runs
+    events: list[LinkEvent] = []
+    stop = threading.Event()
+    thread = threading.Thread(target=run, args=(events.append, stop))
+    thread.start()
+    try:
+        until(lambda: Opened(port(1)) in events)
+        links.send_packet(b"sealed packet")
+        links.send(b"straight", port(1))
+        until(lambda: b"".join(data for _, data in watch.written).endswith(b"straight"))
+    finally:
+        stop.set()
+        thread.join(timeout=5.0)
+    assert b"".join(data for _, data in watch.written) == encode_frame(Downlink(b"sealed packet")) + b"straight"
+
+
+def test_a_home_without_bluetooth_loads_none_of_it() -> None:
+    code = (
+        "import sys; from edge.detect.links import Links; from edge.settings import HomeSettings, Settings\n"
+        "names = Links(Settings(HomeSettings('rose'))).names\n"
+        "print(names, *sorted({'asyncio', 'bleak', 'edge.sources.ble'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "()"
