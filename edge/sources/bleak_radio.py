@@ -95,9 +95,7 @@ class BleakRadio:
         """Let go of the scan and of D-Bus."""
         with contextlib.suppress(RadioLost):
             await self.stop_scan()
-        bus, self._bus = self._bus, None
-        if bus is not None:
-            bus.disconnect()
+        await self._leave_bus()
 
     async def _power(self, *, on: bool) -> None:
         await self._call("Set", "ssv", "Powered", Variant("b", on))
@@ -105,7 +103,13 @@ class BleakRadio:
     async def _call(self, member: str, signature: str, *values: Any) -> list[Any]:
         """Get or set a property of the adapter."""
         if self._bus is None or not self._bus.connected:
-            self._bus = await MessageBus(bus_type=BusType.SYSTEM).connect()
+            await self._leave_bus()
+            bus = MessageBus(bus_type=BusType.SYSTEM)
+            try:
+                self._bus = await bus.connect()
+            except BaseException:
+                bus.disconnect()  # it has a descriptor all the same
+                raise
         reply = await self._bus.call(
             Message(
                 destination="org.bluez",
@@ -120,6 +124,13 @@ class BleakRadio:
             name = "no reply" if reply is None else str(reply.error_name)
             raise RadioLost(self._words(name))
         return list(reply.body)
+
+    async def _leave_bus(self) -> None:
+        bus, self._bus = self._bus, None
+        if bus is not None:
+            bus.disconnect()  # though it is dead: only now its descriptor is closed
+            with contextlib.suppress(Exception):  # whatever it died of
+                await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
 
     def _words(self, error: str) -> str:
         known = _REMEDIES.get(error)

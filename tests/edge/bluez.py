@@ -82,19 +82,18 @@ class BlueZ:
         assert self._bus is not None
         self._bus.disconnect()
         with contextlib.suppress(Exception):
-            await self._bus.wait_for_disconnect()
+            await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
 
     # -- what a test does to it -----------------------------------------------------------------
 
     def plug_in(self) -> None:
-        self.objects[ADAPTER] = {
-            "org.bluez.Adapter1": {
-                "Address": Variant("s", "00:00:00:00:00:01"),
-                "Powered": Variant("b", True),
-                "Discovering": Variant("b", False),
-                "Roles": Variant("as", ["central"]),
-            }
+        adapter = {
+            "Address": Variant("s", "00:00:00:00:00:01"),
+            "Powered": Variant("b", True),
+            "Discovering": Variant("b", False),
+            "Roles": Variant("as", ["central"]),
         }
+        self._appear(ADAPTER, "org.bluez.Adapter1", adapter)
 
     def unplug(self) -> None:
         for path, interfaces in list(self.objects.items()):
@@ -104,37 +103,34 @@ class BlueZ:
     def add(self, address: str, characteristics: dict[str, list[str]], *, connected: bool = False) -> None:
         """Have a device in reach; ``characteristics`` maps UUIDs to flags."""
         path = f"{ADAPTER}/dev_{address.replace(':', '_')}"
-        self.objects[path] = {
-            "org.bluez.Device1": {
-                "Address": Variant("s", address),
-                "AddressType": Variant("s", "random"),
-                "Alias": Variant("s", address.replace(":", "-")),
-                "Adapter": Variant("o", ADAPTER),
-                "UUIDs": Variant("as", ["00001801-0000-1000-8000-00805f9b34fb"]),
-                "Connected": Variant("b", connected),
-                "ServicesResolved": Variant("b", connected),
-                "Paired": Variant("b", False),
-            }
+        device = {
+            "Address": Variant("s", address),
+            "AddressType": Variant("s", "random"),
+            "Alias": Variant("s", address.replace(":", "-")),
+            "Adapter": Variant("o", ADAPTER),
+            "UUIDs": Variant("as", ["00001801-0000-1000-8000-00805f9b34fb"]),
+            "Connected": Variant("b", connected),
+            "ServicesResolved": Variant("b", connected),
+            "Paired": Variant("b", False),
         }
+        self._appear(path, "org.bluez.Device1", device)
         service = f"{path}/service0001"
-        self.objects[service] = {
-            "org.bluez.GattService1": {
-                "UUID": Variant("s", "0000180f-0000-1000-8000-00805f9b34fb"),
-                "Device": Variant("o", path),
-                "Primary": Variant("b", True),
-            }
+        parts = {
+            "UUID": Variant("s", "0000180f-0000-1000-8000-00805f9b34fb"),
+            "Device": Variant("o", path),
+            "Primary": Variant("b", True),
         }
+        self._appear(service, "org.bluez.GattService1", parts)
         for i, (uuid, flags) in enumerate(characteristics.items(), start=2):
             named = self._paths[address + uuid] = f"{service}/char{i:04x}"
-            self.objects[named] = {
-                "org.bluez.GattCharacteristic1": {
-                    "UUID": Variant("s", uuid),
-                    "Service": Variant("o", service),
-                    "Flags": Variant("as", flags),
-                    "MTU": Variant("q", 247),
-                    "Notifying": Variant("b", False),
-                }
+            characteristic = {
+                "UUID": Variant("s", uuid),
+                "Service": Variant("o", service),
+                "Flags": Variant("as", flags),
+                "MTU": Variant("q", 247),
+                "Notifying": Variant("b", False),
             }
+            self._appear(named, "org.bluez.GattCharacteristic1", characteristic)
         self._advertising[path] = -60
 
     def notify(self, address: str, uuid: str, data: bytes) -> None:
@@ -165,6 +161,11 @@ class BlueZ:
             self._bus.send(message)  # before the reply to what caused it
         else:
             self._loop.call_soon_threadsafe(self._bus.send, message)
+
+    def _appear(self, path: str, interface: str, properties: dict[str, Variant]) -> None:
+        self.objects[path] = {interface: properties}
+        if self._bus is not None:
+            self._signal("/", MANAGER, "InterfacesAdded", "oa{sa{sv}}", [path, self.objects[path]])
 
     def _change(self, path: str, interface: str, **changed: Variant) -> None:
         self.objects[path][interface] |= changed

@@ -94,7 +94,10 @@ def test_an_adapter_unplugged_is_told_and_one_plugged_in_is_taken(bluez: BlueZ) 
         bluez.unplug()
         until(lambda: heard.lost(RADIO))
         assert heard.lost(RADIO)[0].startswith("there is no adapter hci0: plug it in")
-        assert heard.lost(port(1))
+        until(lambda: heard.lost(port(1)))
+        bluez.plug_in()
+        bluez.add(address(1), UART)
+        until(lambda: heard.is_open(RADIO) and heard.is_open(port(1)))
 
 
 def test_bluetooth_that_is_off_is_switched_on(bluez: BlueZ) -> None:

@@ -43,6 +43,8 @@ class Bus:
     def disconnect(self) -> None:
         self.connected = False
 
+    async def wait_for_disconnect(self) -> None: ...
+
     async def call(self, message: Message) -> Any:
         assert message.path in {"/org/bluez/hci0", "/org/bluez/hci1", "/org/bluez/hci7"}
         assert message.body[:2] == ["org.bluez.Adapter1", "Powered"]
