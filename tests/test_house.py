@@ -25,13 +25,16 @@ ARROWS: dict[str, set[str]] = {
     "firmware_bridge.dongle": {"firmware_bridge.serial_link", "firmware_bridge.wire"},
     "firmware_bridge.devices": {"firmware_bridge.devices", "firmware_bridge.wire"},
     "edge.broker": {"edge.settings", "paho"},
-    "edge.sources": {"edge.sources", "edge.broker", "edge.settings", "firmware_bridge", "bleak", "paho"},
+    "edge.sources": {"edge.sources", "edge.broker", "edge.settings", "firmware_bridge", "paho"},
+    "edge.sources.ble": {"edge.core.ble_ladder", "edge.sources", "firmware_bridge"},
+    "edge.sources.bleak_radio": {"edge.sources.ble", "bleak", "dbus_fast"},
     "models": {"models", "numpy", "onnxruntime"},
     "edge.core": {"edge.core", "models", "numpy"},
     "edge.core.incident": set(),
     "edge.core.supervision": set(),
     "edge.core.poisson": set(),
     "edge.core.routing": set(),
+    "edge.core.ble_ladder": set(),
     "edge.core.delivery": set(),
     "edge.core.escalation": {"edge.core.incident"},
     "edge.core.words": {"edge.core.incident", "edge.core.escalation"},
@@ -135,7 +138,7 @@ def test_a_broken_model_cannot_silence_a_pager() -> None:
 def test_detection_loads_no_training_and_no_command_line() -> None:
     heavy = loaded("edge.detect.service")
     assert {"numpy", "onnxruntime"} <= heavy
-    assert not heavy & {"torch", "training", "onnx", "scipy", "rich", "typer", "paho", "urllib3"}
+    assert not heavy & {"torch", "training", "onnx", "scipy", "rich", "typer", "paho", "urllib3", "bleak"}
 
 
 SKIPPED = {

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from edge.detect.pipeline import BROKER
-from edge.settings import SERIAL_KINDS, Settings, WearableSettings
+from edge.settings import BLE_KINDS, SERIAL_KINDS, Settings, WearableSettings
 from firmware_bridge.devices import Device
 from firmware_bridge.devices.broker import BrokerDecoder
 from firmware_bridge.devices.polar import H10_RATES_HZ, VERITY_CHANNELS, Polar
@@ -17,7 +18,26 @@ from firmware_bridge.link import Link, LinkEvent
 from firmware_bridge.serial_link import SerialLink
 from firmware_bridge.wire import Downlink, encode_frame
 
+if TYPE_CHECKING:
+    from edge.sources.ble import BleRadio
+
 Run = Callable[[Callable[[LinkEvent], None], threading.Event], None]
+# What a kind of Bluetooth wearable notifies and is written to, and whether the level of its battery comes apart.
+CHARACTERISTICS: dict[str, tuple[tuple[str, ...], str, bool]] = {
+    "bangle": (
+        ("6e400003-b5a3-f393-e0a9-e50e24dcca9e",),  # the Nordic UART service
+        "6e400002-b5a3-f393-e0a9-e50e24dcca9e",
+        False,  # in its sealed frames
+    ),
+}
+FRAMED_KINDS = ("bangle",)  # these send our own frames by a link of their own
+
+
+class Sender(Protocol):
+    """What takes octets for the far end of a link."""
+
+    def send(self, data: bytes) -> bool:
+        """Return whether they were taken. Raises nothing."""
 
 
 def device_of(wearable: WearableSettings) -> Device:
@@ -45,8 +65,8 @@ class Links:
     def __init__(self, settings: Settings) -> None:
         self.devices: dict[str, tuple[str, Device]] = {}  # link: the one wearable that it carries, its format
         self.runs: list[Run] = []  # bodies of threads
-        self._links: dict[str, Link] = {}
-        self._framed: list[Link] = []  # these carry our own frames
+        self._links: dict[str, Sender] = {}
+        self._framed: list[Sender] = []  # these carry our own frames
         for dongle in settings.dongle:
             link = DonglePort(dongle.port, dongle.baud)
             self._links[dongle.port] = link
@@ -58,6 +78,16 @@ class Links:
                 self._links[wearable.port] = line
                 self.devices[wearable.port] = (wearable.id, device_of(wearable))
                 self.runs.append(line.run)
+        by_ble = [w for w in settings.wearable if w.kind in BLE_KINDS]
+        for wearable in by_ble:
+            if wearable.kind not in FRAMED_KINDS:
+                self.devices[wearable.link] = (wearable.id, device_of(wearable))
+        if by_ble:
+            radio = _ble(settings, by_ble)
+            self._links[radio.port] = radio
+            self._links |= {w.link: radio.link(w.link) for w in by_ble}
+            self._framed += [self._links[w.link] for w in by_ble if w.kind in FRAMED_KINDS]
+            self.runs.append(radio.run)
         self.broker: BrokerDecoder | None = None
         self._mqtt: Link | None = None
         if settings.mqtt.wearables:
@@ -81,6 +111,13 @@ class Links:
             link.send(encode_frame(Downlink(packet)))
         if self._mqtt is not None:
             self._mqtt.send(packet)
+
+
+def _ble(settings: Settings, wearables: Sequence[WearableSettings]) -> BleRadio:
+    from edge.sources.ble import BleRadio, BleWearable  # noqa: PLC0415 - asyncio, which not every home needs
+
+    found = [BleWearable(w.link, w.address, *CHARACTERISTICS[w.kind]) for w in wearables]
+    return BleRadio(settings.ble.adapter, found)
 
 
 def _mqtt(settings: Settings, unsealed: list[str]) -> Link:
