@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from edge.detect.pipeline import BROKER
 from edge.settings import BLE_KINDS, SERIAL_KINDS, Settings, WearableSettings
-from firmware_bridge.devices import Device
+from firmware_bridge.devices import Device, polar, witmotion
 from firmware_bridge.devices.broker import BrokerDecoder
-from firmware_bridge.devices.polar import H10_RATES_HZ, VERITY_CHANNELS, Polar
 from firmware_bridge.devices.shimmer import Shimmer
-from firmware_bridge.devices.witmotion import WitMotionBle, WitMotionSerial
 from firmware_bridge.dongle import DonglePort
 from firmware_bridge.link import Link, LinkEvent
 from firmware_bridge.serial_link import SerialLink
-from firmware_bridge.wire import Downlink, encode_frame
+from firmware_bridge.wire import DongleAsk, Downlink, encode_frame
 
 if TYPE_CHECKING:
     from edge.sources.ble import BleRadio
@@ -29,6 +27,8 @@ CHARACTERISTICS: dict[str, tuple[tuple[str, ...], str, bool]] = {
         "6e400002-b5a3-f393-e0a9-e50e24dcca9e",
         False,  # in its sealed frames
     ),
+    "polar": ((polar.CONTROL, polar.DATA), polar.CONTROL, True),
+    "witmotion-ble": ((witmotion.DATA,), witmotion.CONTROL, False),
 }
 FRAMED_KINDS = ("bangle",)  # these send our own frames by a link of their own
 
@@ -48,12 +48,13 @@ def device_of(wearable: WearableSettings) -> Device:
     """
     match wearable.kind:
         case "witmotion":
-            return WitMotionSerial(round(wearable.rate_hz))
+            return witmotion.WitMotionSerial(round(wearable.rate_hz))
         case "witmotion-ble":
-            return WitMotionBle(round(wearable.rate_hz))
+            return witmotion.WitMotionBle(round(wearable.rate_hz))
         case "polar":  # the Verity Sense has other rates than the H10, such as 52
             rate_hz = round(wearable.rate_hz)
-            return Polar(rate_hz, wearable.range_g, None if rate_hz in H10_RATES_HZ else VERITY_CHANNELS)
+            channels = None if rate_hz in polar.H10_RATES_HZ else polar.VERITY_CHANNELS
+            return polar.Polar(rate_hz, wearable.range_g, channels)
         case "shimmer":
             return Shimmer(range_g=wearable.range_g, rate_hz=wearable.rate_hz)
     raise ValueError(f"a wearable of kind {wearable.kind} has no format of its own")
@@ -67,6 +68,7 @@ class Links:
         self.runs: list[Run] = []  # bodies of threads
         self._links: dict[str, Sender] = {}
         self._framed: list[Sender] = []  # these carry our own frames
+        self._asked: set[str] = set()  # these say nothing before they are asked; a dongle's port asks by itself
         for dongle in settings.dongle:
             link = DonglePort(dongle.port, dongle.baud)
             self._links[dongle.port] = link
@@ -86,7 +88,8 @@ class Links:
             radio = _ble(settings, by_ble)
             self._links[radio.port] = radio
             self._links |= {w.link: radio.link(w.link) for w in by_ble}
-            self._framed += [self._links[w.link] for w in by_ble if w.kind in FRAMED_KINDS]
+            self._asked = {w.link for w in by_ble if w.kind in FRAMED_KINDS}
+            self._framed += [self._links[name] for name in sorted(self._asked)]
             self.runs.append(radio.run)
         self.broker: BrokerDecoder | None = None
         self._mqtt: Link | None = None
@@ -100,6 +103,11 @@ class Links:
     def names(self) -> tuple[str, ...]:
         """All links, by the names under which they report."""
         return tuple(self._links)
+
+    def greet(self, name: str) -> None:
+        """Say what the far end of a link that was opened waits for, where that is no matter of a format."""
+        if name in self._asked:
+            self._links[name].send(encode_frame(DongleAsk()))
 
     def send(self, data: bytes, name: str) -> None:
         """Send octets by one link."""

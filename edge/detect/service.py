@@ -169,6 +169,7 @@ class DetectService:
                 self._lost.pop(port, None)
                 for data in self._pipeline.opened(port):
                     self._links.send(data, port)
+                self._links.greet(port)
                 self._ask_for_proofs(monotonic_s())
             case Lost(port=port, reason=reason):
                 since_s, _ = self._lost.get(port, (monotonic_s(), ""))
