@@ -479,7 +479,10 @@ def test_a_battery_that_speaks_is_no_sign_of_samples() -> None:
 def test_a_strength_is_told_only_while_it_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ble, "_SEEN_S", 0.4)
     with running(scripted(Scripted([address(1)]))) as heard:
-        strengths = lambda: [e.rssi_dbm for e in heard.of(port(1)) if isinstance(e, Received)]  # noqa: E731
+
+        def strengths() -> list[int | None]:
+            return [e.rssi_dbm for e in heard.of(port(1)) if isinstance(e, Received)]
+
         until(lambda: None in strengths())
         assert strengths()[0] == -60
 
@@ -548,7 +551,7 @@ def test_a_virtual_watch_is_taken_by_the_pipeline_and_obeys() -> None:
     watch.on_write = lambda _uuid, data: obeyed.extend(f for f in decoder.feed(data) if isinstance(f, Downlink))
     gateway = Gateway(lambda _: None)
     gateway.add("0001", KEY, Counters())
-    pipeline = Pipeline(gateway, {"0001": None})
+    pipeline = Pipeline(gateway, {"0001": None}, shadowed={"0001"})
     radio, _ = virtual(watch)
     with running(radio) as heard:
         until(lambda: heard.is_open(port(1)))
@@ -564,6 +567,7 @@ def test_a_virtual_watch_is_taken_by_the_pipeline_and_obeys() -> None:
     wearer = pipeline.wearers["0001"]
     assert wearer.hello is not None
     assert wearer.heard_s is not None
+    assert pipeline.take_heard()  # samples, on their timeline
     assert pipeline.dongles[port(1)].decoder.bad_bytes == 0
 
 
