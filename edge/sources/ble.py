@@ -232,7 +232,6 @@ class BleRadio:
                     backoff_s = _BACKOFF_S[0]
                 self._tell_radio_lost(lost.reason)
                 for held in self._held.values():
-                    self._end_session(held)
                     self._tell_lost(held, f"no radio: {lost.reason}")
             finally:
                 await self._let_go(radio)
@@ -449,7 +448,7 @@ class BleRadio:
         return level
 
     def _on_data(self, held: _Held, session: _Session, characteristic: str, data: bytes, now_s: float) -> None:
-        if characteristic != BATTERY:  # which says nothing of the samples
+        if characteristic.lower() != BATTERY:  # which says nothing of the samples
             session.heard_s = now_s
         self._lives(now_s)
         rssi_dbm = self._rssi_dbm(held, now_s)

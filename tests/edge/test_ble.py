@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -318,7 +319,8 @@ class Scripted:
         self.lost = ""
         self.done: list[tuple[str, float]] = []
         self.most_at_once = self._at_once = 0
-        self.streams = True
+        self.says = UART_NOTIFY
+        self.attempts: list[float] = []
         self._scan: asyncio.Task[None] | None = None
         self._seen: Callable[[str, int | None], None] = lambda _address, _rssi: None
         self._streams: list[asyncio.Task[None]] = []
@@ -360,6 +362,7 @@ class Scripted:
     async def connect(
         self, address: str, on_data: Callable[[str, bytes], None], on_gone: Callable[[], None]
     ) -> Connection:
+        self.attempts.append(time.monotonic())
         self._at_once += 1
         self.most_at_once = max(self.most_at_once, self._at_once)
         await asyncio.sleep(0.02)
@@ -371,8 +374,8 @@ class Scripted:
 
     async def _stream(self, on_data: Callable[[str, bytes], None]) -> None:
         while True:
-            if self.hears and self.streams:
-                on_data(UART_NOTIFY, b"s")
+            if self.hears:
+                on_data(self.says, b"s")
             await asyncio.sleep(0.05)
 
     async def power_cycle(self) -> None:
@@ -453,6 +456,37 @@ def test_a_room_with_nothing_in_it_is_told_and_then_left_in_peace() -> None:
         until(lambda: heard.is_open(RADIO) and heard.is_open(port(1)))
 
 
+def test_who_refuses_is_tried_ever_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ble, "_BACKOFF_S", (0.1, 0.4))
+    stack = Scripted([address(1)], refuses={address(1)})
+    with running(scripted(stack)) as heard:
+        until(lambda: len(stack.attempts) >= 5)
+        waits_s = [later - sooner for sooner, later in pairwise(stack.attempts)][:4]
+        assert all(wait_s >= least_s for wait_s, least_s in zip(waits_s, (0.1, 0.2, 0.4, 0.4), strict=True))
+        assert heard.lost(port(1)) == ["does not answer"]
+        stack.refuses = set()
+        until(lambda: heard.is_open(port(1)))
+
+
+def test_a_battery_that_speaks_is_no_sign_of_samples() -> None:
+    stack = Scripted([address(1)])
+    stack.says = BATTERY
+    with running(scripted(stack)) as heard:
+        until(lambda: heard.lost(port(1)))
+        assert heard.lost(port(1)) == ["is connected but says nothing for 0.3 s"]
+
+
+def test_a_strength_is_told_only_while_it_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ble, "_SEEN_S", 0.4)
+    with running(scripted(Scripted([address(1)]))) as heard:
+
+        def strengths() -> list[int | None]:
+            return [e.rssi_dbm for e in heard.of(port(1)) if isinstance(e, Received)]
+
+        until(lambda: None in strengths())
+        assert strengths()[0] == -60
+
+
 def test_no_adapter_is_told_with_what_to_do_and_tried_for_ever(caplog: pytest.LogCaptureFixture) -> None:
     stack = Scripted([address(1)])
     stack.lost = "there is no adapter hci0: plug it in"
@@ -517,7 +551,7 @@ def test_a_virtual_watch_is_taken_by_the_pipeline_and_obeys() -> None:
     watch.on_write = lambda _uuid, data: obeyed.extend(f for f in decoder.feed(data) if isinstance(f, Downlink))
     gateway = Gateway(lambda _: None)
     gateway.add("0001", KEY, Counters())
-    pipeline = Pipeline(gateway, {"0001": None})
+    pipeline = Pipeline(gateway, {"0001": None}, shadowed={"0001"})
     radio, _ = virtual(watch)
     with running(radio) as heard:
         until(lambda: heard.is_open(port(1)))
@@ -533,6 +567,7 @@ def test_a_virtual_watch_is_taken_by_the_pipeline_and_obeys() -> None:
     wearer = pipeline.wearers["0001"]
     assert wearer.hello is not None
     assert wearer.heard_s is not None
+    assert pipeline.take_heard()  # samples, on their timeline
     assert pipeline.dongles[port(1)].decoder.bad_bytes == 0
 
 
