@@ -30,6 +30,7 @@ _READY_EVERY_S = 5.0
 _SCAN_AGAIN_S = 5.0  # after a scan that would not start
 _SEEN_S = 10.0  # an advertisement this old says neither that the wearable is in reach nor how strong it is
 _CONNECT_S = 10.0  # with all subscriptions
+_BATTERY_S = 300.0  # between two readings of a battery
 _WRITE_S = 5.0  # one command, in all its pieces
 _CLOSE_S = 5.0
 _RADIO_S = 10.0  # one call to the stack
@@ -457,7 +458,13 @@ class BleRadio:
     async def _write(self, wearable: BleWearable, session: _Session) -> None:
         """Write what is handed over, in order; what cannot be written is dropped, as it would come too late."""
         connection = session.connection
-        while await session.has_mail.wait():
+        while True:
+            try:
+                async with asyncio.timeout(_BATTERY_S if wearable.battery else None):
+                    await session.has_mail.wait()
+            except TimeoutError:  # nothing to write for so long
+                await self._read_battery(wearable, session)
+                continue
             session.has_mail.clear()
             while session.outbox:
                 data = session.outbox.popleft()
@@ -468,6 +475,13 @@ class BleRadio:
                             await connection.write(wearable.write, data[start : start + n])
                 except (WearableLost, TimeoutError) as error:
                     log.debug("%s: on writing: %s", wearable.port, error)
+
+    async def _read_battery(self, wearable: BleWearable, session: _Session) -> None:
+        """Ask for the battery once more: not every stack passes on what a device notifies of it."""
+        with contextlib.suppress(WearableLost, TimeoutError):
+            async with asyncio.timeout(_WRITE_S):
+                level = await session.connection.read(BATTERY)
+            self._put(Received(wearable.port, level, time.monotonic(), BATTERY))
 
     def _lose(self, held: _Held, reason: str) -> None:
         now_s = time.monotonic()

@@ -135,6 +135,16 @@ def test_a_watch_is_found_connected_and_heard() -> None:
     assert heard.lost(port(1)) == []
 
 
+def test_a_battery_that_notifies_nothing_is_read_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ble, "_BATTERY_S", 0.1)
+    watch = NordicUart(address(1))
+    radio, _ = virtual(watch, battery=True)
+    with running(radio) as heard:
+        until(lambda: heard.data(port(1), BATTERY)[:1] == bytes([87]))
+        watch.values[BATTERY_LEVEL] = bytes([40])
+        until(lambda: heard.data(port(1), BATTERY)[-1:] == bytes([40]))
+
+
 def test_what_is_sent_reaches_the_watch_in_order_and_in_pieces_that_fit() -> None:
     watch = NordicUart(address(1))
     radio, _ = virtual(watch)
