@@ -82,6 +82,7 @@ class Episode:
     finally_: str
     delay_s: float | None  # to the right name
     page_s: float | None  # to a page by the right name
+    pages: int  # by that name; more than one: it was told to be over meanwhile
 
     @property
     def right_first(self) -> bool:
@@ -137,6 +138,7 @@ class Score:
             "pages": self.pages,
             "board_only": self.notices,
             "pages_wrongly_named": len(self.wrongly_named),
+            "pages_again": sum(max(e.pages - 1, 0) for e in self.episodes),
             "nuisance_pages": len(self.nuisance),
             "nuisance_per_wearer_week": round(len(self.nuisance) / self.wearer_weeks, 3),
             "nuisance_per_wearer_week_at_most": round(poisson_at_most(len(self.nuisance)) / self.wearer_weeks, 3),
@@ -272,7 +274,7 @@ def _episode(event: Event, told: Told) -> Episode:
         if p.cause in right and event.begin_s - BEFORE_S <= p.raised_s < event.end_s
     ]
     first, last = (names[0].cause, names[-1].cause) if names else (NOTHING, NOTHING)
-    return Episode(event, first, last, min(named_s, default=None), min(paged_s, default=None))
+    return Episode(event, first, last, min(named_s, default=None), min(paged_s, default=None), len(paged_s))
 
 
 def _near(event: Event, name: Name) -> bool:

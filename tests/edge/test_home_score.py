@@ -48,6 +48,14 @@ def test_the_first_and_the_last_name_are_told_apart() -> None:
     assert (episode.right_first, episode.right, episode.in_time) == (False, True, False)
 
 
+def test_what_was_told_to_be_over_and_was_not_is_counted() -> None:
+    home = home_with(event(Truth.SCALE, 1000, 4000))
+    names = [Name("a", BLIND, Cause.WRONG_SCALE, at_s, at_s + 500) for at_s in (1025, 2000)]
+    pages = [Page("a", BLIND, Cause.WRONG_SCALE, at_s) for at_s in (1055, 2030)]
+    facts = score(home, Told(names, pages)).as_json()
+    assert (facts["named_right"], facts["pages"], facts["pages_again"], facts["nuisance_pages"]) == (1.0, 2, 1, 0)
+
+
 def test_what_nobody_names_is_missed() -> None:
     result = score(home_with(event(Truth.BROKEN, 1000, 2000)), Told())
     assert result.as_json()["missed"] == 1
