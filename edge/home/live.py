@@ -110,6 +110,9 @@ def live_home(length_s: float, rng: np.random.Generator) -> Home:
         wearable = f"{number:04d}"
         begin_s = BEGIN_S + (number % 10) * 2.0
         event = Event(begin_s, until_s, truth, wearable, how, begin_s + LIMITS_S.get(truth, 60.0))
+        events: tuple[Event, ...] = () if truth is Truth.WELL else (event,)
+        if truth is Truth.FLAT:  # it is low from the beginning
+            events = (Event(0.0, begin_s, Truth.LOW_BATTERY, wearable), event)
         part = {Truth.FLAT: 0.02, Truth.LOW_BATTERY: 0.12}.get(truth, 0.8)
         later = {Truth.FLAT: 0.0, Truth.LOW_BATTERY: 0.08}.get(truth, part)
         lives.append(
@@ -120,7 +123,7 @@ def live_home(length_s: float, rng: np.random.Generator) -> Home:
                     Doing(0.0, BEGIN_S, Activity.BUSY, Place.ROOM),
                     Doing(BEGIN_S, length_s, Activity.REST, Place.ROOM),
                 ),
-                () if truth is Truth.WELL else (event,),
+                events,
                 feels_skin=True,
                 buffers=number % 2 == 0,
                 place_dbm=dict.fromkeys(Place, float(rng.uniform(-75, -60))),

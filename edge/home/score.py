@@ -18,6 +18,7 @@ from edge.home.scenario import CAUSES, FOR_EVER, WARNINGS, Event, Home, Truth
 BLIND, WARNING, HOME = "blind", "warning", "home"
 TO_ACT_S = 180.0  # a page about what is over sooner has called somebody for nothing
 BEFORE_S, AFTER_S = 31.0, 90.0  # around an event what is said may be about it
+START_S = 5.0  # nobody has been heard yet
 FALL_BEFORE_S, FALL_AFTER_S = 5.0, 60.0
 WEEK_S = 7 * 86_400.0
 NOTHING = "nothing"
@@ -210,7 +211,9 @@ def score(home: Home, told: Told, lives: Iterable[int] | None = None, *, to_act_
         if e.truth in CAUSES and e.told_by_s != FOR_EVER and e.begin_s < home.end_s
     ]
     spurious = Counter(
-        n.cause for n in told.names if not any(_near(e, n) for e in (*events.get(n.wearable, ()), *home.events))
+        n.cause
+        for n in told.names
+        if n.begin_s >= START_S and not any(_near(e, n) for e in (*events.get(n.wearable, ()), *home.events))
     )
     pages = [p for p in told.pages if not p.board_only]
     wrongly, nuisance = [], []
