@@ -17,18 +17,17 @@ MOVES_G = 0.2  # within a batch: a person moves it, so an axis that stands still
 SATURATED_S = 20.0
 SATURATED_PART = 0.25  # of the samples at the end of the range
 SCALE_S = 20.0
+SCALE_HOLD_S = 60.0  # once named, the scale must be right for so long: movement can hide it for a while
 SCALE_EVERY = 5  # samples, of which one is looked at
-SCALE_LEAST_G, SCALE_MOST_G = (
-    0.75,
-    1.75,
-)  # mean of |a| over `SCALE_S`: 26.9 h of daily trials leave it when jogging only
+# mean of |a| over `SCALE_S`: 26.9 h of daily trials leave it when jogging only
+SCALE_LEAST_G, SCALE_MOST_G = 0.75, 1.75
 PACE_S = 20.0  # stretch over which rate and clock are measured
 PACE_TOLERANCE = 0.15
 PAUSE_S = 2.0  # nothing came for so long: what comes now may be old
 SETTLE_S = 10.0  # ... until that is through
 JUMP_S = 5.0  # a device's clock does not leap so far
 JUMP_HOLD_S = 60.0
-TABLE_S = 900.0  # nobody lies so still
+TABLE_S = 1080.0  # nobody lies so still
 TABLE_SPREAD_G = 0.03  # within a batch: noise of a sensor, no breath
 TABLE_DRIFT_G = 0.02  # of the posture over all that time
 
@@ -52,7 +51,8 @@ class SensorWatch:
         self._railed_s: float | None = None
         self._twins_s: float | None = None  # since when two axes have said the same
         self._mean_g = 1.0
-        self._scale_s: float | None = None
+        self._scale_s: float | None = None  # since when the scale is off
+        self._scale_off_s = 0.0  # when it last was
         self._pace: deque[tuple[float, int, int]] = deque()  # received, number, ticks
         self._newest = (-1, 0)
         self._settled_s = 0.0
@@ -93,7 +93,7 @@ class SensorWatch:
         if max(spread) * scale_g >= MOVES_G:
             self.moved_s = received_s
         self._look_for_dead_axes(low, spread, max(spread) * scale_g, received_s)
-        self._look_for_twins(low, high, max(spread) * scale_g, received_s)
+        self._look_for_twins(low, high, received_s)
         railed = min(low) <= -RAIL or max(high) >= RAIL
         if railed and np.count_nonzero(np.abs(counts.astype(np.int32)) >= RAIL) >= SATURATED_PART * len(counts):
             self._railed_s = received_s if self._railed_s is None else self._railed_s
@@ -116,7 +116,7 @@ class SensorWatch:
             return Cause.FROZEN
         if self._twins_s is not None and now_s - self._twins_s >= FROZEN_S:
             return Cause.WRONG_AXES
-        if self._scale_s is not None and now_s - self._scale_s >= SCALE_S:
+        if self._scale_s is not None and self._scale_off_s - self._scale_s >= SCALE_S:
             return Cause.WRONG_SCALE
         return self._pace_cause() or self._table_cause()
 
@@ -130,21 +130,24 @@ class SensorWatch:
         none_dead = all(since_s is None for since_s in self._constant_s)
         self._spread_g = 0.0 if none_dead else max(self._spread_g, spread_g)
 
-    def _look_for_twins(self, low: list[int], high: list[int], spread_g: float, now_s: float) -> None:
+    def _look_for_twins(self, low: list[int], high: list[int], now_s: float) -> None:
         pairs = {(bottom, top) for bottom, top in zip(low, high, strict=True)}
         if len(pairs) == 3 or any(bottom == top for bottom, top in pairs):
             self._twins_s = None
-        elif self._twins_s is None and spread_g >= MOVES_G:
+        elif self._twins_s is None:  # even the noise of two axes is never the same for long
             self._twins_s = now_s
 
     def _look_at_scale(self, counts: Counts, scale_g: float, rate_hz: float, now_s: float) -> None:
         some = counts[::SCALE_EVERY].tolist()  # so few that plain Python is faster than numpy
         mean_g = sum(math.hypot(*sample) for sample in some) / len(some) * scale_g
         self._mean_g += (mean_g - self._mean_g) * min(len(counts) / (rate_hz * SCALE_S / 2), 1.0)
-        if SCALE_LEAST_G <= self._mean_g <= SCALE_MOST_G:
+        if not SCALE_LEAST_G <= self._mean_g <= SCALE_MOST_G:
+            self._scale_off_s = now_s
+            self._scale_s = now_s if self._scale_s is None else self._scale_s
+        elif self._scale_s is not None and now_s - self._scale_off_s >= (
+            SCALE_HOLD_S if self._scale_off_s - self._scale_s >= SCALE_S else 0.0
+        ):
             self._scale_s = None
-        elif self._scale_s is None:
-            self._scale_s = now_s
 
     def _look_at_pace(self, first: int, tick: int, now_s: float, *, paused: bool) -> None:
         newest, newest_tick = self._newest

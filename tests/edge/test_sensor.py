@@ -101,7 +101,7 @@ def test_what_is_wrong_with_a_sensor_is_named_within_a_minute(spoil: Spoil, caus
     assert after_s is not None
     assert after_s <= 60.0
     assert player.watch.cause() is cause
-    player.play(worn(90.0, seed=3), named=False)
+    player.play(worn(150.0, seed=3), named=False)
     assert player.watch.cause() is None  # mended
 
 
@@ -183,6 +183,21 @@ def test_a_sleeper_who_breathes_wears_it() -> None:
 
 def test_one_that_feels_skin_is_believed_however_still_it_lies() -> None:
     assert Player().play(still(1300.0, 0.003)) is None
+
+
+def test_axes_read_twice_are_named_while_nobody_moves() -> None:
+    player = Player()
+    after_s = player.play(twins(still(120.0, 0.003)))
+    assert after_s is not None
+    assert player.watch.cause() is Cause.WRONG_AXES
+
+
+def test_a_wrong_scale_that_movement_hides_for_a_while_is_one_trouble() -> None:
+    player = Player(range_g=16)
+    player.play(worn(60.0) / 2)
+    assert player.watch.cause() is Cause.WRONG_SCALE
+    player.play(worn(30.0))  # as if thrown about
+    assert player.watch.cause() is Cause.WRONG_SCALE
 
 
 def test_a_fall_that_clips_for_a_moment_is_not_a_saturated_sensor() -> None:
