@@ -45,7 +45,7 @@ def fuzz(target: str, seconds: float, crashes: Path = CRASHES) -> Fuzzed:
         tally.flush()
         command = [sys.executable, "-m", "tests.fuzz", target, f"-max_total_time={max(round(seconds), 1)}"]
         command += [f"-artifact_prefix={crashes}/{target}-", "-timeout=20", "-rss_limit_mb=1500", "-verbosity=0"]
-        crashes.mkdir(exist_ok=True)
+        crashes.mkdir(parents=True, exist_ok=True)
         before = set(crashes.iterdir())
         done = subprocess.run(
             command,
@@ -60,7 +60,9 @@ def fuzz(target: str, seconds: float, crashes: Path = CRASHES) -> Fuzzed:
         told = Path(tally.name).read_bytes()
     executions, octets = int.from_bytes(told[:8], "little"), int.from_bytes(told[8:], "little")
     new = sorted(set(crashes.iterdir()) - before)
-    broken = "" if done.returncode == 0 and executions else "\n".join((done.stdout + done.stderr).splitlines()[-30:])
+    broken = (
+        "" if done.returncode == 0 and executions else "\n".join((done.stdout + done.stderr).splitlines()[-30:])
+    )
     return Fuzzed(target, executions, octets, broken, new[0] if new else None)
 
 

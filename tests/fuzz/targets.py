@@ -103,7 +103,9 @@ def frames(data: bytes) -> None:
     again = split.feed(first)
     assert len(split._rest) <= MAX_FRAME + 1, "the buffer holds more than a frame"
     again += split.feed(second)
-    assert (heard, whole.bad_frames, whole.bad_bytes) == (again, split.bad_frames, split.bad_bytes), "a split tells"
+    assert (heard, whole.bad_frames, whole.bad_bytes) == (again, split.bad_frames, split.bad_bytes), (
+        "a split tells"
+    )
     assert len(whole._rest) <= MAX_FRAME + 1, "the buffer holds more than a frame"
     runs = (first + second).split(b"\0")
     assert all(encode_frame(frame)[:-1] in runs for frame in heard), "a frame that nobody sends was taken"
@@ -134,7 +136,9 @@ def sealed(data: bytes) -> None:
             return
     assert gateway.open(packet) is None, "taken without the key"
     assert session.counts.opened == session.counts.malformed == 0, "taken without the key"
-    assert [gateway.open(good) is not None for good in true] == [True] * len(true), "forgery keeps the true one out"
+    assert [gateway.open(good) is not None for good in true] == [True] * len(true), (
+        "forgery keeps the true one out"
+    )
 
 
 def _sealed(key: bytes, type_: int, counter: int, body: bytes) -> bytes:
@@ -230,7 +234,9 @@ def _streaming() -> Device:
                 answer += struct.pack("<BHBBBBBBB", shimmer.INQUIRY_ANSWER, 640, 2 << 2, 0, 0, 0, 4, 1, 3)
                 answer += bytes([4, 5, 6])
             case 0x1C:
-                answer += b"\x1b" + struct.pack(">6h9b", 0, 0, 0, 408, 408, 408, *(-100, 0, 0, 0, 100, 0, 0, 0, -100))
+                answer += b"\x1b" + struct.pack(
+                    ">6h9b", 0, 0, 0, 408, 408, 408, *(-100, 0, 0, 0, 100, 0, 0, 0, -100)
+                )
         device.feed(answer, now_s)
         now_s += 0.01
     assert device._streams, "the set-up of this target is out of date"  # type: ignore[attr-defined]
@@ -281,7 +287,9 @@ class _Peak(Scorer):
     """As light a model as can be: the peak of a window."""
 
     def __init__(self) -> None:
-        decision = Decision(threshold=0.5, confirm_windows=2, suspect_threshold=0.4, weigh_s=3.0, refractory_s=10.0)
+        decision = Decision(
+            threshold=0.5, confirm_windows=2, suspect_threshold=0.4, weigh_s=3.0, refractory_s=10.0
+        )
         self.card = Card("peak", "wrist", 32.0, 160, 16, 16.0, decision, "", {})
 
     def score(self, windows: Accel) -> np.ndarray:
@@ -296,7 +304,10 @@ _SAYS = struct.Struct("<BBHHIIHBB")
 def pipeline(data: bytes) -> None:
     """Authentic samples of any number, time, rate and range: a wearable gone mad stops nobody."""
     line = Pipeline(
-        Gateway(lambda _: None), {WEARABLE: _SCORER}, unsealed=[WEARABLE], feels_nothing=[WEARABLE] * (data[:1] > b"\x7f")
+        Gateway(lambda _: None),
+        {WEARABLE: _SCORER},
+        unsealed=[WEARABLE],
+        feels_nothing=[WEARABLE] * (data[:1] > b"\x7f"),
     )
     wearer, now_s = line.wearers[WEARABLE], 1000.0
     for at in range(1, len(data) - _SAYS.size + 1, _SAYS.size):
@@ -408,7 +419,7 @@ _SHIMMER = b"".join(
 _POLAR = polar.encode_acc(2_000_000_000, [(10, -20, 990)] * 19)
 _POLAR_SEED = bytes([(len(_POLAR) // 4) << 2]) + _POLAR[: len(_POLAR) // 4 * 4]
 _ANSWER = polar.encode_answer(2, parameters=b"\x05\x01\x02\x79\x7f\x39")
-_SAID = b"".join(_SAYS.pack(24, 32, 1, 5000, 16384 * i, 25 * i, 4096 + i, 2, 1) for i in range(40))
+_SAID = b"".join(_SAYS.pack(24, 32, 1, 5000, 16384 * i, 25 * i, 4096 + i, 2, 1) for i in range(20))
 
 TARGETS = {
     "frames": Target(
@@ -417,26 +428,41 @@ TARGETS = {
     ),
     "sealed": Target(
         sealed,
-        [b"\0\0" + _sealed(OTHER_KEY, 2, 9, _ENCODED[0][1:]), b"\1\2" + bytes(30), b"\2\0" + bytes(20) + b"\1", b"\3\3" + bytes(10)]
+        [
+            b"\0\0" + _sealed(OTHER_KEY, 2, 9, _ENCODED[0][1:]),
+            b"\1\2" + bytes(30),
+            b"\2\0" + bytes(20) + b"\1",
+            b"\3\3" + bytes(10),
+        ]
         + [bytes([4]) + one for one in _ENCODED],
         512,
     ),
     "messages": Target(messages, _ENCODED, 512),
     "witmotion": Target(
-        wit_serial, [b"\0\x80" + witmotion.encode_serial((1, 2, 2048)) * 20, b"\xff\x80" + bytes.fromhex("5551" + "00" * 8) * 9]
+        wit_serial,
+        [
+            b"\0\x80" + witmotion.encode_serial((1, 2, 2048)) * 20,
+            b"\xff\x80" + bytes.fromhex("5551" + "00" * 8) * 9,
+        ],
     ),
     "witmotion-ble": Target(
         wit_ble, [b"\x80" + witmotion.encode_ble((1, 2, 2048)) * 20 + witmotion.encode_ble_battery(390)]
     ),
-    "polar": Target(polar_frames, [_POLAR_SEED * 4, bytes([1 | 4 << 2]) + _ANSWER.ljust(16, b"\0") + _POLAR_SEED, b"\x06\x50"]),
-    "shimmer": Target(shimmer_line, [b"\0\x80" + _SHIMMER, b"\x80\x80" + b"\xff" * 40, b"\xc0\x80" + b"\xff" * 40]),
+    "polar": Target(
+        polar_frames, [_POLAR_SEED * 4, bytes([1 | 4 << 2]) + _ANSWER.ljust(16, b"\0") + _POLAR_SEED, b"\x06\x50"]
+    ),
+    "shimmer": Target(
+        shimmer_line, [b"\0\x80" + _SHIMMER, b"\x80\x80" + b"\xff" * 40, b"\xc0\x80" + b"\xff" * 40], 700
+    ),
     "broker": Target(
         broker_payload,
         [b"\1" + _JSON + b"\xff\xff" + _JSON, b"\2\xc4" + _PACKET] + [b"\0" + one for one in _ENCODED],
         16384,
     ),
-    "pipeline": Target(pipeline, [b"\0" + _SAID, b"\xff" + _SAID]),
+    "pipeline": Target(pipeline, [b"\0" + _SAID, b"\xff" + _SAID], 400),
     "cwa": Target(cwa, [b"\xff" + _CWA, b"\0" + _CWA, b"\xff" + b"MD".ljust(1024, b"\xff") + _CWA]),
-    "csv": Target(csv, [_CSV, _CSV.replace(b"\n", b"\r\n"), b"time_s,x_g,y_g,z_g\n0,nan,0,1\n1e9,0,0,1\n-5,0,0,1\n"]),
+    "csv": Target(
+        csv, [_CSV, _CSV.replace(b"\n", b"\r\n"), b"time_s,x_g,y_g,z_g\n0,nan,0,1\n1e9,0,0,1\n-5,0,0,1\n"]
+    ),
     "settings": Target(settings, [_TOML, b"[home]\nid = 7\n"]),
 }
