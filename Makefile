@@ -2,13 +2,14 @@
 # make demo    the main job, shown in a minute
 # make test    lint, types and the whole test suite
 # make faults  the fault programme in full, an hour; FALLWATCH_SEED=2 for other faults, see docs/robustness.md
+# make fuzz    every decoder fuzzed for 2 min in all; FALLWATCH_FUZZ_S=43200 for 24 CPU hours before a release
 # make lint    lint and types alone
 # make lock    choose versions anew (needs uv)
 
 PYTHON ?= python3
 PIP := .venv/bin/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: setup interop demo test faults lint lock clean
+.PHONY: setup interop demo test faults fuzz lint lock clean
 
 setup: .venv/.setup
 
@@ -48,6 +49,11 @@ test: .venv/.test lint
 
 faults: .venv/.setup
 	FALLWATCH_FAULTS=full .venv/bin/pytest -s tests/faults
+
+FALLWATCH_FUZZ_S ?= 120
+
+fuzz: .venv/.setup
+	.venv/bin/python -m tests.fuzz $(FALLWATCH_FUZZ_S)
 
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header --upgrade --quiet

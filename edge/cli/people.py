@@ -327,6 +327,7 @@ def _show_status(parts: list[dict[str, Any]], well: bool) -> None:
 COUNTED = (
     "lost",
     "duplicates",
+    "flooded",
     "forged",
     "stale",
     "malformed",

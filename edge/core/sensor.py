@@ -21,6 +21,7 @@ SCALE_HOLD_S = 60.0  # once named, the scale must be right for so long: movement
 SCALE_EVERY = 5  # samples, of which one is looked at
 # mean of |a| over `SCALE_S`: 26.9 h of daily trials leave it when jogging only
 SCALE_LEAST_G, SCALE_MOST_G = 0.75, 1.75
+LEAST_RATE_HZ = 10.0  # slower, nobody can tell a fall
 PACE_S = 20.0  # stretch over which rate and clock are measured
 PACE_TOLERANCE = 0.15
 PAUSE_S = 2.0  # nothing came for so long: what comes now may be old
@@ -109,6 +110,8 @@ class SensorWatch:
     def cause(self) -> Cause | None:
         """Return what is wrong with the samples up to the last one."""
         now_s = self._now_s
+        if 0 < self._rate_hz < LEAST_RATE_HZ:
+            return Cause.WRONG_RATE
         if self._railed_s is not None and now_s - self._railed_s >= SATURATED_S:
             return Cause.SATURATED
         dead = [now_s - since_s >= FROZEN_S for since_s in self._constant_s if since_s is not None]

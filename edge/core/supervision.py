@@ -22,6 +22,7 @@ class Cause(StrEnum):
     OUT_OF_RANGE = "wearable out of range"
     SILENT = "wearable silent"
     UNPROVED = "wearable not proven genuine"
+    FLOODING = "wearable floods the radio"
     CHARGING = "wearable on charger"
     SATURATED = "wearable sensor saturated"
     FROZEN = "wearable sensor frozen"
@@ -61,6 +62,7 @@ class Sight:
     worn: bool
     fading: bool = False  # when last heard it was hardly heard
     other_key: bool = False  # all that comes from it lately is sealed with a key that is not its own
+    flooding: bool = False  # it sends so much that part of it is thrown away
     garbled: bool = False  # something comes from it, but nothing that can be used
     sensor: Cause | None = None  # what its samples themselves show
     battery_low: bool = False
@@ -90,6 +92,8 @@ def cause_of(sight: Sight, *, now_s: float, silence_s: float) -> Cause | None:
         return Cause.OUT_OF_RANGE if sight.fading else Cause.SILENT
     if not sight.proved:
         return Cause.UNPROVED
+    if sight.flooding:
+        return Cause.FLOODING
     if sight.charging:
         return Cause.CHARGING
     if sight.sensor is not None:

@@ -19,6 +19,7 @@ from firmware_bridge.devices.broker import Heard as BrokerHeard
 from firmware_bridge.devices.broker import Said as BrokerSaid
 from firmware_bridge.session import Gateway
 from firmware_bridge.wire import (
+    TYPE_SAMPLES,
     Button,
     DongleHello,
     DongleStatus,
@@ -118,9 +119,9 @@ class Pipeline:
             wearable, device = self._devices[port]
             heard = [(wearable, m, rssi_dbm) for m in device.feed(data, received_s, channel)]
         elif port == BROKER and self._broker is not None:
-            heard = self._from_broker(self._broker.feed(channel, data, received_s))
+            heard = self._from_broker(self._broker.feed(channel, data, received_s), received_s)
         else:
-            heard = self._from_dongle(port, data, rssi_dbm)
+            heard = self._from_dongle(port, data, received_s, rssi_dbm)
         return self.on_messages(heard, received_s)
 
     def on_messages(self, heard: Iterable[Message], received_s: float) -> list[News]:
@@ -164,22 +165,30 @@ class Pipeline:
         """Return how much came from one wearable's own link and was nothing in its format."""
         return sum(device.bad_bytes for w, device in self._devices.values() if w == wearable)
 
-    def _from_broker(self, told: BrokerHeard | BrokerSaid | None) -> list[Message]:
+    def _open(self, packet: bytes, received_s: float, receiver: str) -> tuple[str, UplinkMessage] | None:
+        """Open a packet, unless it holds samples of a wearable that floods: those are not even decrypted."""
+        if packet[1] == TYPE_SAMPLES:
+            wearer = self.wearers.get(packet[2:10].rstrip(b"\0").decode("ascii", "replace"))
+            if wearer is not None and wearer.floods(received_s):
+                return None
+        return self.gateway.open(packet, receiver)
+
+    def _from_broker(self, told: BrokerHeard | BrokerSaid | None, received_s: float) -> list[Message]:
         match told:
             case BrokerHeard(receiver=receiver, uplink=uplink):
-                opened = self.gateway.open(uplink.packet, f"{BROKER}:{receiver}")
+                opened = self._open(uplink.packet, received_s, f"{BROKER}:{receiver}")
                 return [] if opened is None else [(*opened, uplink.rssi_dbm)]
             case BrokerSaid(wearable=wearable, messages=messages):
                 return [(wearable, message, None) for message in messages]
         return []
 
-    def _from_dongle(self, port: str, data: bytes, rssi_dbm: int | None) -> list[Message]:
+    def _from_dongle(self, port: str, data: bytes, received_s: float, rssi_dbm: int | None) -> list[Message]:
         dongle = self.dongles.setdefault(port, Dongle(FrameDecoder()))
         heard: list[Message] = []
         for frame in dongle.decoder.feed(data):
             match frame:
                 case Uplink():
-                    opened = self.gateway.open(frame.packet, port)
+                    opened = self._open(frame.packet, received_s, port)
                     if opened is not None:
                         unknown = frame.rssi_dbm == RSSI_UNKNOWN_DBM
                         heard.append((*opened, rssi_dbm if unknown else frame.rssi_dbm))

@@ -431,6 +431,7 @@ class DetectService:
             "samples": counts.samples,
             "lost": counts.lost,
             "duplicates": counts.duplicates,
+            "flooded": wearer.flooded,
             "forged": radio.forged if radio else 0,
             "stale": radio.stale if radio else 0,
             "malformed": (radio.malformed if radio else 0) + self._pipeline.bad_bytes(wearable),

@@ -9,7 +9,7 @@ import numpy as np
 from edge.core.battery import Battery
 from edge.core.detector import Finding
 from edge.core.radio import Radio
-from edge.core.sensor import SensorWatch
+from edge.core.sensor import LEAST_RATE_HZ, SensorWatch
 from edge.core.supervision import Sight
 from edge.core.timeline import Batch, Chunk, ClockOffset, Timeline
 from edge.detect.judge import Judge
@@ -21,6 +21,10 @@ FULL_SCALE = 32768.0  # counts of an int16 at the end of the range
 OLDEST_FIRMWARE = (1, 0, 0)
 BUTTON_STUCK_S = 60.0  # held for so long without a break, and no person does that
 WEAK_WITHIN_S = 60.0  # one not heard for so long is no weak one but a silent one
+MOST_PACE = 10.0  # seconds of stream that one wearable may send in a second; rehearsals play faster than life
+MOST_AT_ONCE_S = 120.0  # but what was held up on its way may come at once
+LEAST_BATCH_S = 0.01  # a batch counts as at least so much stream
+FLOOD_HOLD_S = 60.0
 UNUSABLE_LEAST = 10  # so much came since the last samples that could not be used: no stray noise
 
 
@@ -72,12 +76,19 @@ class Wearer:
         self._silent = True  # what was being weighed has been settled
         self._keep = keep
         self._button_s: float | None = None  # since when the button is held, whatever was acknowledged
+        self.flooded = 0  # batches and packets of samples thrown away, as there were too many
+        self._flooded_s: float | None = None
+        self._ahead_s = 0.0  # how much more of its stream came lately than may
+        self._ahead_at_s = 0.0
         self._marked_s: float | None = None  # when it had last been heard, as of the last look
         self._forged = self._malformed = 0  # by then
 
     def on_samples(self, samples: Samples, received_s: float, rssi_dbm: int | None = None) -> list[Finding]:
         """Take a batch; findings come at once only where a hole ends what was being weighed."""
         self.heard_s = received_s  # samples alone protect: a hello is no sign of it
+        if self.floods(received_s):
+            return []
+        self._ahead_s += max(samples.n / max(samples.rate_hz, LEAST_RATE_HZ), LEAST_BATCH_S)
         counts = np.frombuffer(samples.xyz, "<i2").reshape(-1, 3)
         self.sensor.observe(
             counts,
@@ -100,6 +111,22 @@ class Wearer:
         if self.timeline.last_s is not None:
             self.offset.observe(self.timeline.last_s, received_s)
         return findings
+
+    def floods(self, received_s: float) -> bool:
+        """Tell whether samples that come now are too many; so one wearable gone mad keeps no other waiting.
+
+        Only authentic samples count: a forger could silence its victim otherwise.
+        """
+        self._ahead_s = max(self._ahead_s - max(received_s - self._ahead_at_s, 0.0) * MOST_PACE, 0.0)
+        self._ahead_at_s = received_s
+        if self._ahead_s < MOST_AT_ONCE_S:
+            return False
+        self.flooded += 1
+        self._flooded_s = self.heard_s = received_s
+        return True
+
+    def _flooded_lately(self, now_s: float) -> bool:
+        return self._flooded_s is not None and now_s - self._flooded_s < FLOOD_HOLD_S
 
     def on_status(self, status: Status, received_s: float) -> None:
         """Take what it says of itself."""
@@ -141,6 +168,7 @@ class Wearer:
             worn=self.worn,
             fading=self.radio.was_fading(samples=counted.samples, lost=counted.lost),
             other_key=forged - self._forged >= UNUSABLE_LEAST,
+            flooding=self._flooded_lately(now_s),
             garbled=malformed - self._malformed >= UNUSABLE_LEAST,
             sensor=self.sensor.cause(),
             battery_low=self.battery.low,
@@ -161,4 +189,9 @@ class Wearer:
         worn = self.worn and not self.charging
         if self._keep is not None:
             self._keep.append(Heard(self.wearable, chunk, worn))
-        return [] if self.judge is None else self.judge.on_chunk(chunk, worn=worn)
+        if self.judge is None:
+            return []
+        # At such a rate one packet is minutes of stream, for which all others would wait; a flood is left in shreds.
+        if self.rate_hz < LEAST_RATE_HZ or self._flooded_lately(self.heard_s or 0.0):
+            return self.judge.on_hole()
+        return self.judge.on_chunk(chunk, worn=worn)
