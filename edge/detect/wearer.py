@@ -191,7 +191,7 @@ class Wearer:
             self._keep.append(Heard(self.wearable, chunk, worn))
         if self.judge is None:
             return []
-        # At such a rate one packet is minutes of stream, for which all others would wait; a flood is left in shreds.
+        # At such a rate one packet is minutes of stream, and all others would wait; a flood is left in shreds.
         if self.rate_hz < LEAST_RATE_HZ or self._flooded_lately(self.heard_s or 0.0):
             return self.judge.on_hole()
         return self.judge.on_chunk(chunk, worn=worn)

@@ -92,7 +92,7 @@ def test_every_bit_of_a_packet_is_sealed() -> None:
     gateway = Gateway(lambda _: None)
     gateway.add(MAD, KEY, Counters())
     device = WearableSession(MAD, KEY, WearableCounters(), save=lambda _: None)
-    messages = [Samples(1, 0, 0, 5000, 8, WORN, bytes(150)), Button(1, 1, 0, 1500)]
+    messages: list[Samples | Button] = [Samples(1, 0, 0, 5000, 8, WORN, bytes(150)), Button(1, 1, 0, 1500)]
     packets = [device.seal(message) for message in messages]
     for packet in packets:
         for bit in range(8 * len(packet)):
@@ -209,7 +209,7 @@ def flood_of(kind: str) -> Callable[[], bytes]:
 def decisions_ms(
     home: Home, others: list[Wearable], flood: Callable[[], bytes] | None, seconds: int
 ) -> list[float]:
-    """Play a home second by second, in reads of 20 ms; return the CPU time of each read with a decision on others."""
+    """Play a home in reads of 20 ms; return the CPU time of each read with a decision on others."""
     took: list[float] = []
     scored = {name: 0 for name in home.pipeline.wearers if name != MAD}
     for read in range(50 * seconds):

@@ -1,7 +1,7 @@
 """What the radio does to falls: packets lost alone and in bursts, doubled, out of order, late.
 
-Real falls (`FALLWATCH_DATA`) as wearables in virtual time, through the pipeline with the shipped models. These people
-may be among those the models were trained on: what is measured is the drop, not the recall.
+Real falls (`FALLWATCH_DATA`) as wearables in virtual time, through the pipeline with the shipped models. They may
+know these people: what is measured is the drop, not the recall.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -107,15 +107,15 @@ def falls_of(placement: str) -> list[Trial]:
         trials = read_umafall(locate("umafall", data_root()), lambda *_: None)
         return [*islice((t for t in trials if t.is_fall and t.placement == placement), FEW // 2)]
     sets = {"wrist": {"umafall", "smartfallmm-watch"}, "waist": {"sisfall"}}[placement]
-    trials = load({name.removesuffix("-watch") for name in sets})[0]
-    return [t for t in trials if t.is_fall and t.placement == placement and t.dataset in sets]
+    whole = load({name.removesuffix("-watch") for name in sets})[0]
+    return [t for t in whole if t.is_fall and t.placement == placement and t.dataset in sets]
 
 
 def said_by(trial: Trial, wearable: str) -> list[Packet]:
     """Return what a wearable sends that feels this fall, and then lies still."""
     cuts = [0, *(np.flatnonzero(np.diff(trial.time_s) > 1.0) + 1).tolist(), len(trial.time_s)]
     time_s = trial.time_s - trial.time_s[0]
-    runs = tuple(Run(time_s[a:b], trial.accel_g[a:b]) for a, b in zip(cuts[:-1], cuts[1:], strict=True))
+    runs = tuple(Run(time_s[a:b], trial.accel_g[a:b]) for a, b in pairwise(cuts))
     recording = Recording(runs, float(time_s[-1]), rate_hz=trial.rate_hz, range_g=trial.range_g)
     session = WearableSession(wearable, KEY, WearableCounters(), save=lambda _: None)
     plays = VirtualWearable(session, virtual_recording(recording))

@@ -32,7 +32,8 @@ class Bed:
     def __init__(self, folder: Path, scorer: PeakScorer) -> None:
         path = folder / "fallwatch.toml"
         path.write_text(
-            f'[home]\nid = "home"\n[[dongle]]\nport = "dongle"\n[[resident]]\nid = "r"\nroom = "1"\nwearable = "{NAME}"\n'
+            f'[home]\nid = "home"\n[[dongle]]\nport = "dongle"\n'
+            f'[[resident]]\nid = "r"\nroom = "1"\nwearable = "{NAME}"\n'
         )
         gateway = Gateway(lambda _: None)
         gateway.add(NAME, KEY, Counters())

@@ -239,7 +239,7 @@ def _streaming() -> Device:
                 )
         device.feed(answer, now_s)
         now_s += 0.01
-    assert device._streams, "the set-up of this target is out of date"  # type: ignore[attr-defined]
+    assert device._streams, "the set-up of this target is out of date"
     return device
 
 
@@ -379,7 +379,7 @@ def settings(data: bytes) -> None:
 
 _ENCODED = [bytes([type_]) + body for type_, body in map(encode_message, MESSAGES)]
 _PACKET = _sealed(KEY, 2, 9, _ENCODED[0][1:])
-_LINE = [
+_LINE: list[Frame] = [
     DongleHello(1, (1, 0, 0), b"12345678"),
     DongleStatus(1000, 2, 0),
     Uplink(-60, _PACKET),
