@@ -19,7 +19,7 @@ from firmware_bridge.wire import WORN, Button, Samples, Uplink, encode_frame
 from models.card import newest
 from models.scorer import Scorer
 from tests.conftest import PeakScorer
-from tests.faults.counts import SEED, count, tell
+from tests.faults.counts import SEED, count, only_in_full, tell
 from tests.firmware_bridge.test_session import attack, history
 
 KEY = bytes(range(16))
@@ -233,6 +233,7 @@ def _judged(home: Home, name: str) -> float:
     return 0.0 if judge is None else judge.worn_s
 
 
+@only_in_full
 @pytest.mark.alone
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", ["valid", "forged", "replayed"])
