@@ -53,10 +53,12 @@ def incidents(
     from rich.table import Column, Table
 
     table = Table(Column("incident", no_wrap=True), "what", "who goes", show_lines=True)
-    for d in documents:
+    for case, d in zip(cases, documents, strict=True):
         what = f"{d['kind']} room {d['room']} {d['bed'] or ''}" if d["room"] else f"{d['kind']}: {d.get('cause')}"
         lain = "" if d["on_floor_s"] is None else f", {_duration(d['on_floor_s'])} on the floor"
         goes = f"{d['state']}: {d['acknowledged']['by']}" if d["acknowledged"] else "NOBODY YET"
+        if case.facts.board_only:
+            goes = "nobody is called: for the board"
         if d["resolved"]:
             goes = f"closed: {d['resolved']['outcome']}"
         what = f"{'DRILL ' * d['drill']}{what.strip()}, {_short_time(d['raised_at'])}{lain}"

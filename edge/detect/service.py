@@ -51,6 +51,7 @@ JOURNAL_BUSY_S = 1.0  # one that is held up for longer counts as refusing: weara
 AGAIN_WITHIN_S = 120.0  # a further fall so soon joins the incident nobody has answered yet
 # The alarm service watches the rest of the home.
 HOME_CAUSES = (Cause.DONGLE_GONE, Cause.BLUETOOTH_GONE, Cause.NO_MODEL, Cause.INTERFERENCE)
+NOT_YET = "not opened yet"
 WEAR_EVERY_S = 900.0  # how often wear is written: what a crash loses of it, against writes to a card
 WEAR_SOON_S = 60.0  # an alarm has it written sooner, but no more often than this
 TRIAL_AGAIN_S = 5.0  # a journal that is busy with something else is left in peace for so long
@@ -114,7 +115,7 @@ class DetectService:
         now_s = monotonic_s()
         self._ledger, self._wear_next_s, self._wear_last_s = WearLedger(now_s), now_s + WEAR_EVERY_S, -math.inf
         for port in self._links.names:
-            self._lost[port] = (now_s, "not opened yet")
+            self._lost[port] = (now_s, NOT_YET)
         for thread in threads:
             thread.start()
         # What lives now lives as long as the process: keep the collector's pauses out of the decisions.
@@ -365,7 +366,10 @@ class DetectService:
         self._heartbeat(now_s)
 
     def _supervise(self, now_s: float) -> None:
-        for told in self._supervisor.look(now_s, {port: why for port, (_, why) in self._lost.items()}):
+        # Nobody knows how the radio is before anything is heard by it, or it says that it is lost.
+        radio = self._settings.ble.port
+        lost = {port: why for port, (_, why) in self._lost.items() if (port, why) != (radio, NOT_YET)}
+        for told in self._supervisor.look(now_s, lost):
             match told:
                 case Raise():
                     self._technical[told.topic] = self._commit(

@@ -70,3 +70,12 @@ def test_report_cover_writes_a_table_for_people_and_lines_for_programs(
     lines = [json.loads(line) for line in said.splitlines()]
     assert lines[0]["cause"] == "wearable silent"
     assert {"resident", "room", "lasted_s", "warning", "called"} <= lines[0].keys()
+
+
+def test_what_is_for_the_board_alone_calls_nobody_and_says_so(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    journal.raise_incident(blind("wearable silent", room="13"))
+    _, said, _ = run_here(monkeypatch, capsys, "incidents", "--state", tmp_path)
+    assert "nobody is called: for the board" in said

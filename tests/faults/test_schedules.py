@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
 from multiprocessing import get_context
@@ -23,7 +24,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from edge.channels import EspaSettings
-from edge.core.incident import Kind, Outcome
+from edge.core.incident import Incident, Kind, Outcome, new_incident_id
 from edge.journal import SNOOZE_MOST_S
 from edge.settings import EscalationSettings, HomeSettings, ResidentSettings, Settings
 from edge.sinks import Page
@@ -428,6 +429,21 @@ def test_an_alarm_that_nobody_answers_is_repeated_for_hours_to_everybody(tmp_pat
         schedule.check()
         rounds = {sent.page.page_id.split("/")[1] for sent in home.far.sent if ALARM.fullmatch(sent.page.text)}
         assert abs(len(rounds) - 30 * hours) <= 1
+
+
+def test_for_what_is_on_the_board_alone_nobody_is_called_not_even_after_a_restart(tmp_path: Path) -> None:
+    facts = Incident(
+        new_incident_id(), "site-7", Kind.BLIND, datetime(2026, 11, 22, 3, 0, tzinfo=UTC), resident="r1", room="1", wearable="0001",
+        cause="wearable silent", board_only=True,
+    )  # fmt: skip
+    with virtual_home(HOME, tmp_path, random.Random(SEED)) as home:
+        home.at(1.0, lambda: home.journal.raise_incident(facts))
+        home.run(3600.0)
+        assert not home.far.sent
+    with virtual_home(HOME, tmp_path, random.Random(SEED)) as home:
+        assert [case.facts for case in home.journal.open_cases()] == [facts]
+        home.run(3600.0)
+        assert not home.far.sent
 
 
 # -- what was once wrong, in its plainest form --------------------------------------------------
