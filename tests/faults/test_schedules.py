@@ -432,8 +432,9 @@ def test_an_alarm_that_nobody_answers_is_repeated_for_hours_to_everybody(tmp_pat
 
 
 def test_for_what_is_on_the_board_alone_nobody_is_called_not_even_after_a_restart(tmp_path: Path) -> None:
+    at = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
     facts = Incident(
-        new_incident_id(), "site-7", Kind.BLIND, datetime(2026, 11, 22, 3, 0, tzinfo=UTC), resident="r1", room="1", wearable="0001",
+        new_incident_id(), "site-7", Kind.BLIND, at, resident="r1", room="1", wearable="0001",
         cause="wearable silent", board_only=True,
     )  # fmt: skip
     with virtual_home(HOME, tmp_path, random.Random(SEED)) as home:
