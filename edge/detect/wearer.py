@@ -176,8 +176,8 @@ class Wearer:
             weak=self.heard_s is not None
             and now_s - self.heard_s < WEAK_WITHIN_S
             and self.radio.is_weak(samples=counted.samples, lost=counted.lost),
-            # Of bought devices nobody knows which firmware is old.
-            old=self.sealed and self.hello is not None and self.hello.firmware < OLDEST_FIRMWARE,
+            # Bought devices say none, which is told as 0.0.0.
+            old=self.hello is not None and (0, 0, 0) < self.hello.firmware < OLDEST_FIRMWARE,
         )
 
     @property
