@@ -48,17 +48,22 @@ def test_systemd_has_nothing_to_say_against_the_units(tmp_path: Path) -> None:
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
 
-@needs_systemd
-def test_the_network_for_mqtt_opens_this_machine_and_no_more(tmp_path: Path) -> None:
-    unit, more = UNITS / "fallwatch-detect.service", UNITS / "fallwatch-detect-mqtt.conf"
-    there = tmp_path / unit.name
+def verified_with(folder: Path, unit: Path, drop_in: Path) -> tuple[int, str]:
+    """Return what systemd says of a unit together with a drop-in."""
+    there = folder / unit.name
     there.write_text(unit.read_text(encoding="utf-8").replace(PROGRAM, "/bin/true"), encoding="utf-8")
-    (tmp_path / f"{unit.name}.d").mkdir()
-    shutil.copy(more, tmp_path / f"{unit.name}.d" / "mqtt.conf")
+    (folder / f"{unit.name}.d").mkdir()
+    shutil.copy(drop_in, folder / f"{unit.name}.d" / "more.conf")
     checked = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", there], capture_output=True, text=True, check=False
     )
-    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+    return checked.returncode, checked.stdout + checked.stderr
+
+
+@needs_systemd
+def test_the_network_for_mqtt_opens_this_machine_and_no_more(tmp_path: Path) -> None:
+    unit, more = UNITS / "fallwatch-detect.service", UNITS / "fallwatch-detect-mqtt.conf"
+    assert verified_with(tmp_path, unit, more) == (0, "")
     wanted = {
         "PrivateNetwork": "no",
         "RestrictAddressFamilies": "AF_INET AF_INET6",
@@ -74,14 +79,7 @@ def test_the_network_for_mqtt_opens_this_machine_and_no_more(tmp_path: Path) -> 
 @needs_systemd
 def test_the_drop_in_for_bluetooth_adds_a_group_and_no_more(tmp_path: Path) -> None:
     unit, more = UNITS / "fallwatch-detect.service", UNITS / "fallwatch-detect-bluetooth.conf"
-    there = tmp_path / unit.name
-    there.write_text(unit.read_text(encoding="utf-8").replace(PROGRAM, "/bin/true"), encoding="utf-8")
-    (tmp_path / f"{unit.name}.d").mkdir()
-    shutil.copy(more, tmp_path / f"{unit.name}.d" / "bluetooth.conf")
-    checked = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", there], capture_output=True, text=True, check=False
-    )
-    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+    assert verified_with(tmp_path, unit, more) == (0, "")
     assert dict(read(more)["Service"]) == {"SupplementaryGroups": "bluetooth"}
 
 

@@ -82,7 +82,7 @@ class BlueZ:
         assert self._bus is not None
         self._bus.disconnect()
         with contextlib.suppress(Exception):
-            await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
+            await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call]  # dbus_fast types it not
 
     # -- what a test does to it -----------------------------------------------------------------
 

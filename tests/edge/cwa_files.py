@@ -79,7 +79,7 @@ def blocks(
             at // size,
             layout=layout,
             rate_hz=rate_hz,
-            **how,  # type: ignore[arg-type]
+            **how,  # type: ignore[arg-type]  # a test's own keywords
         )
         for at in range(0, len(counts), size)
     ]

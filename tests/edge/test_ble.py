@@ -113,7 +113,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def virtual(*peripherals: Peripheral, battery: bool = False, **how: object) -> tuple[BleRadio, Air]:
     air = Air(*peripherals)
     wearables = [uart(i, battery=battery) for i in range(1, len(peripherals) + 1)]
-    return BleRadio("hci0", wearables, radio_factory=air.radio, **how), air  # type: ignore[arg-type]
+    return BleRadio("hci0", wearables, radio_factory=air.radio, **how), air  # type: ignore[arg-type]  # as given
 
 
 def test_a_watch_is_found_connected_and_heard() -> None:
@@ -240,7 +240,7 @@ def test_two_at_once_do_not_mix() -> None:
         radio.link(port(2)).send(b"two")
         for number in (1, 2):
             wanted = b"".join(bytes([number, i]) for i in range(20))
-            until(lambda number=number, wanted=wanted: heard.data(port(number)) == wanted)  # type: ignore[misc]
+            until(lambda number=number, wanted=wanted: heard.data(port(number)) == wanted)  # type: ignore[misc]  # bound now
         until(lambda: watches[1].written)
         assert watches[0].written == []
 
@@ -285,7 +285,7 @@ def test_thirty_disconnections_leave_no_thread_task_or_descriptor_behind() -> No
         before = held()
         for i in range(30):
             watch.drop()
-            until(lambda i=i: len(heard.lost(port(1))) == i + 1 and heard.is_open(port(1)))  # type: ignore[misc]
+            until(lambda i=i: len(heard.lost(port(1))) == i + 1 and heard.is_open(port(1)))  # type: ignore[misc]  # i now
         watch.say(b"last")
         until(lambda: heard.data(port(1)) == b"firstlast")
         until(lambda: held() <= before)
@@ -321,7 +321,7 @@ class ScriptedConnection:
 class Scripted:
     """A stack that never fails by itself. ``hears`` turns its ears off; ``cures`` is what brings them back."""
 
-    def __init__(self, addresses: list[str], *, refuses: set[str] = frozenset(), cures: str = "") -> None:  # type: ignore[assignment]
+    def __init__(self, addresses: list[str], *, refuses: set[str] = frozenset(), cures: str = "") -> None:  # type: ignore[assignment]  # read
         self.addresses = addresses
         self.refuses = refuses
         self.cures = cures
@@ -528,7 +528,7 @@ def test_a_stack_that_never_answers_is_lost_as_well(monkeypatch: pytest.MonkeyPa
     async def hang() -> None:
         await asyncio.sleep(3600)
 
-    stack.ready = hang  # type: ignore[method-assign]
+    stack.ready = hang  # type: ignore[method-assign]  # a stack that hangs
     with running(scripted(stack)) as heard:
         until(lambda: heard.lost(RADIO) == ["Bluetooth does not answer: restart the bluetooth service"])
 

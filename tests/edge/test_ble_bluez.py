@@ -60,7 +60,7 @@ def test_links_that_drop_come_back_and_leave_no_descriptor_behind(bluez: BlueZ) 
         before = len(os.listdir("/proc/self/fd"))
         for i in range(10):
             bluez.drop(address(1))
-            until(lambda i=i: len(heard.lost(port(1))) == i + 1 and heard.is_open(port(1)))  # type: ignore[misc]
+            until(lambda i=i: len(heard.lost(port(1))) == i + 1 and heard.is_open(port(1)))  # type: ignore[misc]  # i now
         bluez.notify(address(1), UART_NOTIFY, b"1")
         bluez.notify(address(2), UART_NOTIFY, b"2")
         until(lambda: heard.data(port(1)) == b"1" and heard.data(port(2)) == b"2")
