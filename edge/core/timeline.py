@@ -117,6 +117,9 @@ class Timeline:
     def _place(self, ticks: int, batch: Batch) -> list[Chunk]:
         skip = max(self._next - batch.first, 0)  # a batch may overlap what came before
         accel_g = batch.accel_g[skip:]
+        if not len(accel_g):  # it waited, and a longer one beside it held all of it
+            self.counts.duplicates += 1
+            return []
         self.counts.lost += max(batch.first - self._next, 0)
         self.counts.samples += len(accel_g)
         self._next = batch.first + len(batch.accel_g)

@@ -103,6 +103,20 @@ def test_whatever_is_lost_the_samples_left_keep_their_times(lost: set[int]) -> N
     assert np.all(np.diff(t_s) > 0)
 
 
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 40)), min_size=1, max_size=12))
+def test_batches_that_overlap_give_each_sample_at_most_once(spans: list[tuple[int, int]]) -> None:
+    sent = []
+    for first, n in spans:
+        xyz = np.zeros((n, 3), np.float32)
+        xyz[:, 0] = np.arange(first, first + n)
+        sent.append(Batch(1, round(first / RATE_HZ * 32768), first, RATE_HZ, xyz))
+    timeline, chunks = run(sent)
+    t_s, x = join(chunks)
+    assert np.all(np.diff(x) > 0)
+    assert np.all(np.diff(t_s) > 0)
+    assert timeline.counts.samples == len(x)
+
+
 def test_the_least_late_batch_tells_where_the_device_clock_lies() -> None:
     offset, rng = ClockOffset(), np.random.default_rng(1)
     for i in range(2000):

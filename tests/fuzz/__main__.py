@@ -60,10 +60,14 @@ def fuzz(target: str, seconds: float, crashes: Path = CRASHES) -> Fuzzed:
         told = Path(tally.name).read_bytes()
     executions, octets = int.from_bytes(told[:8], "little"), int.from_bytes(told[8:], "little")
     new = sorted(set(crashes.iterdir()) - before)
-    broken = (
-        "" if done.returncode == 0 and executions else "\n".join((done.stdout + done.stderr).splitlines()[-30:])
-    )
+    broken = "" if done.returncode == 0 and executions else _why(done.stdout + done.stderr)
     return Fuzzed(target, executions, octets, broken, new[0] if new else None)
+
+
+def _why(told: str) -> str:
+    """Return the traceback if there is one, else the end of what the fuzzer said."""
+    _, uncaught, traceback = told.partition("Uncaught Python exception")
+    return "\n".join(traceback.splitlines()[:40] if uncaught else told.splitlines()[-30:])
 
 
 def fuzz_all(targets: list[str], seconds: float, crashes: Path = CRASHES) -> list[Fuzzed]:
