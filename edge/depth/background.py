@@ -1,0 +1,85 @@
+"""What a room looks like without people, learnt while they come and go.
+
+A pixel's background is the farthest it usually reads: whoever comes is nearer, whoever leaves reveals
+what is behind. It is never learnt from somebody who lies still; what is absorbed the tracker decides.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.depth.view import Image
+
+Mask = NDArray[np.bool_]
+
+NEAR_M, NEAR_PER_M2 = 0.035, 0.008  # nearer by more than noise, which grows with the distance squared
+REVEALED_S = 0.4  # farther for so long: what stood there is gone
+KNOWN_S = 2.0  # a pixel without a background takes what it reads for so long
+FOLLOW = 0.02  # of the difference, at each frame: the sensor warms up
+USUAL_PART = 0.9  # `learn`: free for a tenth of the frames is enough to be seen behind somebody
+
+
+def tolerance_m(depth_m: Image) -> Image:
+    """Return by how much a reading may differ from its background by noise alone."""
+    return np.float32(NEAR_M) + np.float32(NEAR_PER_M2) * depth_m * depth_m
+
+
+class Background:
+    """Depth of the room itself, pixel by pixel; 0 where nothing is known yet."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.depth_m: Image = np.zeros(shape, np.float32)
+        self._tolerance_m: Image = np.zeros(shape, np.float32)
+        self._farther: NDArray[np.uint8] = np.zeros(shape, np.uint8)  # frames in a row
+        self._unknown: NDArray[np.uint8] = np.zeros(shape, np.uint8)
+
+    def learn(self, frames: list[Image]) -> None:
+        """Take the room from frames spread over some time, with people in different places."""
+        stack = np.stack(frames)
+        stack[stack == 0] = np.nan
+        seen = np.isfinite(stack).mean(axis=0)
+        with np.errstate(all="ignore"):
+            filled = np.where(seen > 0, stack, 0.0)
+            far = np.nanquantile(filled, USUAL_PART, axis=0)
+        self._set(np.where(seen >= 0.1, far, 0.0).astype(np.float32))
+
+    def _set(self, depth_m: Image) -> None:
+        self.depth_m = depth_m
+        self._tolerance_m = tolerance_m(depth_m)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has been learnt yet."""
+        return not self.depth_m.any()
+
+    def nearer(self, depth_m: Image) -> Mask:
+        """Return where something stands in front of the room."""
+        return (depth_m > 0) & ((depth_m < self.depth_m - self._tolerance_m) | (self.depth_m == 0))
+
+    def farther(self, depth_m: Image) -> Mask:
+        """Return where more of the room is seen than ever before."""
+        return (depth_m > self.depth_m + self._tolerance_m) & (self.depth_m > 0)
+
+    def update(self, depth_m: Image, nearer: Mask, fps: float) -> None:
+        """Follow slow change, and take what is revealed; nothing is learnt where something stands in front."""
+        farther = self.farther(depth_m)
+        self._farther[farther] = np.minimum(self._farther[farther], 250) + 1
+        self._farther[~farther & (depth_m > 0)] = 0
+        revealed = self._farther >= max(REVEALED_S * fps, 2)
+        unknown = (self.depth_m == 0) & (depth_m > 0)
+        self._unknown[unknown] = np.minimum(self._unknown[unknown], 250) + 1
+        known = unknown & (self._unknown >= min(KNOWN_S * fps, 250))
+        same = (depth_m > 0) & ~nearer & ~farther
+        self.depth_m[same] += (depth_m[same] - self.depth_m[same]) * np.float32(FOLLOW)
+        take = revealed | known
+        if take.any():
+            self.absorb(depth_m, take)
+
+    def absorb(self, depth_m: Image, there: Mask) -> None:
+        """Take what is seen there for a part of the room."""
+        there = there & (depth_m > 0)
+        self.depth_m[there] = depth_m[there]
+        self._tolerance_m[there] = tolerance_m(depth_m[there])
+        self._farther[there] = 0
+        self._unknown[there] = 0
