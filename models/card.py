@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from models.preprocess import PREPROCESSING_VERSION
 
 CARD_SCHEMA = 1
+ACCELERATION = ("x_g", "y_g", "z_g")
 BUNDLES = Path(__file__).parent
 
 
@@ -45,10 +47,11 @@ class Card:
     rate_hz: float
     window_samples: int
     hop_samples: int
-    clip_g: float
+    clip_g: float  # infinite where the input is no acceleration
     decision: Decision
     onnx_sha256: str
     facts: dict[str, Any]
+    features: tuple[str, ...] = ACCELERATION  # what each sample holds
 
     @property
     def window_s(self) -> float:
@@ -85,10 +88,11 @@ def read_card(folder: Path) -> Card:
             rate_hz=float(facts["rate_hz"]),
             window_samples=int(facts["window_samples"]),
             hop_samples=int(facts["hop_samples"]),
-            clip_g=float(facts["clip_g"]),
+            clip_g=float(facts["clip_g"]) if "features" not in facts else math.inf,
             decision=Decision(**facts["decision"]),
             onnx_sha256=onnx_sha256,
             facts=facts,
+            features=tuple(map(str, facts.get("features", ACCELERATION))),
         )
         wrong = _wrong_values(card)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -105,7 +109,8 @@ def _wrong_values(card: Card) -> list[str]:
         "rate_hz": 1 <= card.rate_hz <= 1000,
         "window_samples": 1 <= card.window_samples <= 100_000,
         "hop_samples": 1 <= card.hop_samples <= card.window_samples,
-        "clip_g": 0 < card.clip_g <= 1000,
+        "clip_g": 0 < card.clip_g <= 1000 or card.placement == "camera",
+        "features": (len(card.features) == 3) is (card.placement != "camera"),
         "threshold": 0 < decision.threshold < 1,
         "suspect_threshold": 0 < decision.suspect_threshold <= decision.threshold,
         "confirm_windows": decision.confirm_windows >= 1,

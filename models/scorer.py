@@ -39,7 +39,8 @@ class Scorer:
         """Return the probability of a fall for each window.
 
         Args:
-            windows: shape (batch, window_samples, 3), float32, g, axes x y z, at the card's rate.
+            windows: shape (batch, window_samples, features), float32, at the card's rate; for wearables in g, axes
+                x y z.
 
         Returns:
             Shape (batch,), float32, 0 to 1.
@@ -56,7 +57,7 @@ class Scorer:
                 windows, wanted = golden["windows"], golden["probabilities"]
         except Exception as error:  # numpy, zipfile and zlib raise many kinds
             raise BundleRefused(folder, f"golden.npz cannot be read: {error!r}") from None
-        wanted_shape = (len(wanted), self.card.window_samples, 3)
+        wanted_shape = (len(wanted), self.card.window_samples, len(self.card.features))
         if len(wanted) == 0 or windows.shape != wanted_shape:
             raise BundleRefused(folder, f"golden.npz holds windows of shape {windows.shape}, not {wanted_shape}")
         try:

@@ -15,7 +15,7 @@ FEATURES = (
     "low_part",  # of the body's area as seen from above, below LOW_M
     "area_m2",  # as seen from above
     "in_bed",  # part of the body over a bed or chair zone
-    "moving_m",  # how far its outline moved lately, 0 for somebody who lies still
+    "moving_part",  # of its outline, within the last half second: 0 for somebody who lies still
     "seen_part",  # of its outline with readings
 )
 

@@ -55,19 +55,21 @@ class Background:
 
     def nearer(self, depth_m: Image) -> Mask:
         """Return where something stands in front of the room."""
-        return (depth_m > 0) & ((depth_m < self.depth_m - self._tolerance_m) | (self.depth_m == 0))
+        near: Mask = (depth_m > 0) & ((depth_m < self.depth_m - self._tolerance_m) | (self.depth_m == 0))
+        return near
 
     def farther(self, depth_m: Image) -> Mask:
         """Return where more of the room is seen than ever before."""
-        return (depth_m > self.depth_m + self._tolerance_m) & (self.depth_m > 0)
+        far: Mask = (depth_m > self.depth_m + self._tolerance_m) & (self.depth_m > 0)
+        return far
 
-    def update(self, depth_m: Image, nearer: Mask, fps: float) -> None:
-        """Follow slow change, and take what is revealed; nothing is learnt where something stands in front."""
-        farther = self.farther(depth_m)
+    def update(self, depth_m: Image, people: Mask, fps: float) -> None:
+        """Follow slow change, and take what is revealed; nothing is learnt where somebody is."""
+        farther, nearer = self.farther(depth_m), self.nearer(depth_m)
         self._farther[farther] = np.minimum(self._farther[farther], 250) + 1
         self._farther[~farther & (depth_m > 0)] = 0
         revealed = self._farther >= max(REVEALED_S * fps, 2)
-        unknown = (self.depth_m == 0) & (depth_m > 0)
+        unknown = (self.depth_m == 0) & (depth_m > 0) & ~people
         self._unknown[unknown] = np.minimum(self._unknown[unknown], 250) + 1
         known = unknown & (self._unknown >= min(KNOWN_S * fps, 250))
         same = (depth_m > 0) & ~nearer & ~farther

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge.depth.background import Mask
 from edge.depth.frame import Plane
 from edge.depth.view import Image
+
+Points = NDArray[np.float64]
 
 TRIALS = 400
 SAMPLE = 2500  # points looked at
@@ -59,7 +62,7 @@ def find_floors(points: Image, *, seed: int = 0, most: int = 4) -> list[Plane]:
     return [plane for score, plane in found if score > LEAST_PART / 4]
 
 
-def _best(some: Image, near_m: Image, left: Image, rng: np.random.Generator) -> Image | None:
+def _best(some: Points, near_m: Points, left: Points, rng: np.random.Generator) -> Points | None:
     """Return the plane through three points with the most of the others in it and few below it."""
     pool = np.flatnonzero(left)
     first = some[rng.choice(pool, TRIALS)]
@@ -78,18 +81,18 @@ def _best(some: Image, near_m: Image, left: Image, rng: np.random.Generator) -> 
     inside = ((np.abs(height) < near_m[:, None]) & left[:, None]).mean(axis=0)
     below = (height < -BELOW_M - near_m[:, None]).mean(axis=0)
     best = int((inside - 2.0 * below).argmax())
-    chosen: Image = planes[best]
+    chosen: Points = planes[best]
     return chosen
 
 
-def _may_be(plane: Image) -> bool:
+def _may_be(plane: Points) -> bool:
     """Tell whether a camera can stand so above a floor: not upside down, hardly rolled, at a height in reason."""
     a, b, c, d = plane
     level = abs(a) / max(math.hypot(a, b), 1e-9) if abs(c) < 0.9 else abs(a)
     return bool(HEIGHT_M[0] <= d <= HEIGHT_M[1] and level <= MOST_ROLL and b <= 0.15 and c <= 0.3)
 
 
-def _fit(points: Image, there: Mask, near_m: Image) -> Image | None:
+def _fit(points: Points, there: Mask, near_m: Points) -> Points | None:
     """Return the least-squares plane, each point weighted by how well it is known; None through too few."""
     if np.count_nonzero(there) < 10:
         return None
@@ -104,13 +107,13 @@ def _fit(points: Image, there: Mask, near_m: Image) -> Image | None:
 
 def refit(points: Image) -> Plane | None:
     """Fit a plane to points that are known to be floor, None where they are too few."""
-    points = points.astype(np.float64)
-    plane = _fit(points, np.ones(len(points), bool), _near_m(points))
+    exact = points.astype(np.float64)
+    plane = _fit(exact, np.ones(len(exact), bool), _near_m(exact))
     return None if plane is None else Plane(*map(float, plane))
 
 
-def _near_m(points: Image) -> Image:
-    near_m: Image = NEAR_M + NEAR_PER_M2 * points[:, 2] ** 2
+def _near_m(points: Points) -> Points:
+    near_m: Points = NEAR_M + NEAR_PER_M2 * points[:, 2] ** 2
     return near_m
 
 

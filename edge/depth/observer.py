@@ -114,7 +114,7 @@ class Observer:
         free = ~people.mask & (depth_m > 0) & (self._room.depth_m > 0)
         other = np.abs(depth_m - self._room.depth_m) > 0.1 + 0.02 * depth_m**2
         known = (depth_m > 0) & (self._room.depth_m > 0)
-        changed = np.count_nonzero(other & known) > CHANGED_PART * max(np.count_nonzero(known), 1)
+        changed = bool(np.count_nonzero(other & known) > CHANGED_PART * np.count_nonzero(known))
         floor = self._floor_there & free & ~other
         moved = changed
         if np.count_nonzero(floor) >= FLOOR_PIXELS:
