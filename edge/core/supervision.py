@@ -38,6 +38,18 @@ class Cause(StrEnum):
     OLD_FIRMWARE = "wearable firmware too old"
     TWO_WORN = "two wearables worn by one resident"
 
+    CAMERA_GONE = "camera gone"
+    CAMERA_SILENT = "camera program stopped"
+    CAMERA_BLOCKED = "camera lens blocked"
+    CAMERA_DARK = "camera sees too little"
+    CAMERA_FROZEN = "camera picture frozen"
+    CAMERA_RATE = "camera too slow"
+    CAMERA_HOT = "camera too hot"
+    CAMERA_MOVED = "camera knocked"
+    CAMERA_FLOOR = "camera floor not found"
+    CAMERA_CONSENT = "camera off: consent not in date"
+    CAMERA_PAUSED = "camera paused"
+
     DONGLE_GONE = "receiver not connected"
     BLUETOOTH_GONE = "bluetooth of this computer down"
     INTERFERENCE = "possible interference with wearables"
