@@ -63,9 +63,8 @@ class Background:
         far: Mask = (depth_m > self.depth_m + self._tolerance_m) & (self.depth_m > 0)
         return far
 
-    def update(self, depth_m: Image, people: Mask, fps: float) -> None:
+    def update(self, depth_m: Image, nearer: Mask, farther: Mask, people: Mask, fps: float) -> None:
         """Follow slow change, and take what is revealed; nothing is learnt where somebody is."""
-        farther, nearer = self.farther(depth_m), self.nearer(depth_m)
         self._farther[farther] = np.minimum(self._farther[farther], 250) + 1
         self._farther[~farther & (depth_m > 0)] = 0
         revealed = self._farther >= max(REVEALED_S * fps, 2)

@@ -8,7 +8,7 @@ import numpy as np
 
 from edge.core.seen import Seen
 from edge.core.supervision import Cause
-from edge.depth.background import Background
+from edge.depth.background import Background, Mask
 from edge.depth.floor import apart, find_floors, refit
 from edge.depth.frame import Calibration, Depth, Frame, Plane
 from edge.depth.people import People
@@ -18,6 +18,7 @@ LOOK_EVERY_S = 2.0  # at the floor
 KNOCKED_DEG, KNOCKED_M = 3.0, 0.10  # the floor has moved by more: somebody knocked the camera
 KNOCKED_LOOKS = 3  # in a row
 CHANGED_PART = 0.6  # of the room looks otherwise at once: that is not furniture
+KNOCKED_S = 5.0  # ... for so long: nor somebody right before the lens
 FLOOR_PIXELS = 60  # fewer cannot be judged
 AGREES_M = 0.15  # feet stand so near the floor
 
@@ -38,6 +39,7 @@ class Observer:
         self._floor_there = np.zeros(self._rays.shape, bool)
         self._look_s = -np.inf
         self._knocks = 0
+        self._odd_s: float | None = None
         self.knocked = False
         self._view: View | None = None
         self._people: People | None = None
@@ -68,12 +70,33 @@ class Observer:
             self._find_floor([depth_m])
         if self._people is None or self._view is None:
             return Seen(frame.time_s, (), valid_part, Cause.CAMERA_FLOOR)
-        people = self._people.observe(depth_m, self._room, frame.time_s)
-        self._room.update(depth_m, self._people.mask, self._calibration.fps)
-        if frame.time_s - self._look_s >= LOOK_EVERY_S:
-            self._look_s = frame.time_s
-            self._watch_floor(depth_m)
+        nearer, farther = self._room.nearer(depth_m), self._room.farther(depth_m)
+        people = self._people.observe(depth_m, nearer, self._room, frame.time_s)
+        if not self._is_odd(nearer, farther, depth_m, frame.time_s):
+            self._room.update(depth_m, nearer, farther, self._people.mask, self._calibration.fps)
+            if frame.time_s - self._look_s >= LOOK_EVERY_S:
+                self._look_s = frame.time_s
+                self._watch_floor(depth_m)
         return Seen(frame.time_s, people, valid_part, Cause.CAMERA_MOVED if self.knocked else "")
+
+    def _is_odd(self, nearer: Mask, farther: Mask, depth_m: Image, now_s: float) -> bool:
+        """Tell whether most of the room looks otherwise, which teaches nothing; for long: the camera was knocked."""
+        known = np.count_nonzero((depth_m > 0) & (self._room.depth_m > 0))
+        changed = np.count_nonzero((nearer | farther) & (self._room.depth_m > 0))
+        if changed <= CHANGED_PART * max(known, 1):
+            self._odd_s = None
+            return False
+        self._odd_s = now_s if self._odd_s is None else self._odd_s
+        if now_s - self._odd_s >= KNOCKED_S:
+            self._is_knocked(depth_m)
+        return True
+
+    def _is_knocked(self, depth_m: Image) -> None:
+        """Report it from now on, and go on as well as can be: with the room and the floor as they look now."""
+        self.knocked, self._odd_s = True, None
+        self._room.learn([depth_m])
+        self._floor_there[:] = False
+        self._find_floor([depth_m])
 
     def _stand_on(self, floor: Plane) -> None:
         self._view = View(self._rays, floor, self._calibration.zones)
@@ -105,23 +128,21 @@ class Observer:
         return float(np.mean(fits)) if len(fits) >= 3 else 0.0
 
     def _watch_floor(self, depth_m: Image) -> None:
-        """Notice that the camera was knocked: the floor lies otherwise, or the whole room looks otherwise."""
+        """Notice that the camera was knocked: the floor lies a little otherwise."""
         view, people = self._view, self._people
         if view is None or people is None:
             return
         if not self._floor_there.any():
             self._floor_there = (np.abs(view.height_m(self._room.depth_m)) < 0.05) & (self._room.depth_m > 0)
-        free = ~people.mask & (depth_m > 0) & (self._room.depth_m > 0)
-        other = np.abs(depth_m - self._room.depth_m) > 0.1 + 0.02 * depth_m**2
-        known = (depth_m > 0) & (self._room.depth_m > 0)
-        changed = bool(np.count_nonzero(other & known) > CHANGED_PART * np.count_nonzero(known))
-        floor = self._floor_there & free & ~other
-        moved = changed
+        same = np.abs(depth_m - self._room.depth_m) < 0.1 + 0.02 * depth_m**2
+        floor = self._floor_there & ~people.mask & (depth_m > 0) & same
+        moved = False
         if np.count_nonzero(floor) >= FLOOR_PIXELS:
             now = refit(self._rays.points(np.where(floor, depth_m, 0)))
             if now is not None:
                 degrees, metres = apart(now, view.floor)
-                moved = moved or degrees > KNOCKED_DEG or metres > KNOCKED_M
+                moved = degrees > KNOCKED_DEG or metres > KNOCKED_M
         self._knocks = self._knocks + 1 if moved else 0
         if self._knocks >= KNOCKED_LOOKS:
-            self.knocked = True
+            self._knocks = 0
+            self._is_knocked(depth_m)

@@ -19,7 +19,8 @@ LEAST_AREA_M2 = 0.05
 LEAST_HEIGHT_M = 0.10  # a rug that was turned is no person
 BODY_AREA_M2 = 0.16  # as seen from above, of somebody who lies there half hidden
 BODY_EXTENT_M = 0.6
-TALL_M = 0.9  # what was so high and moved is a person
+TALL_M = 0.9  # what was so high, and went or rose ...
+WENT_M = 0.3  # ... by so much, is a person
 HEAD_PART = 0.985  # of the pixels lie below the head's height: hair reads nothing, and stray pixels do
 DOWN_HEAD_M, DOWN_CENTROID_M = 0.70, 0.42  # on the floor below both ...
 UP_HEAD_M, UP_CENTROID_M = 0.90, 0.55  # ... until above one of these
@@ -34,8 +35,9 @@ FALLING_MPS = -0.5
 CLAIM_PART = 0.4  # of somebody's place on the floor still taken up: they lie there whoever kneels beside them
 MEET_M = 1.2
 MOST_PEOPLE = 6
+MOST_BLOBS = 12  # the largest: a camera gone mad shows hundreds
 STATIC_PART = 0.04  # less of a blob moves than this: a chair, or somebody asleep
-ABSORB_THING_S = 60.0  # a thing left in the room is furniture after this
+ABSORB_THING_S = 90.0  # a thing left in the room is furniture after this
 ABSORB_SITTER_S = 900.0  # ... and so is somebody who sits still; rising, they stand in front of the room again
 
 
@@ -67,7 +69,8 @@ class Track:
     number: int
     blob: Blob
     seen_s: float
-    since_s: float
+    from_m: tuple[float, float]  # where it was first seen
+    from_head_m: float
     was_tall: bool = False
     heights: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=64))
     speed_mps: float = 0.0
@@ -89,19 +92,18 @@ class People:
         self._moved: Mask = np.zeros(view.rays.shape, bool)
         self.mask: Mask = np.zeros(view.rays.shape, bool)  # of everybody, in the last frame
 
-    def observe(self, depth_m: Image, background: Background, now_s: float) -> tuple[Person, ...]:
+    def observe(self, depth_m: Image, nearer: Mask, background: Background, now_s: float) -> tuple[Person, ...]:
         """Take a frame and return the people in it, who needs help most first.
 
         Args:
             depth_m: at working size, metres, 0 without reading.
+            nearer: where something stands in front of the room.
             background: the room; what proves to be a part of it is absorbed.
             now_s: the frame's time.
         """
-        nearer = background.nearer(depth_m)
-        background_near = cv2.morphologyEx(nearer.astype(np.uint8), cv2.MORPH_OPEN, _KERNEL)
+        opened = cv2.morphologyEx(nearer.astype(np.uint8), cv2.MORPH_OPEN, _KERNEL)
         self._note_movement(depth_m, now_s)
-        blobs = self._blobs(depth_m, background_near.astype(bool))
-        self._follow(blobs, now_s)
+        self._follow(self._blobs(depth_m, opened.astype(bool)), now_s)
         self._absorb(depth_m, background, now_s)
         self.mask[:] = False
         for track in self._tracks:
@@ -139,11 +141,9 @@ class People:
         label[lying] = -claimed[cell][lying]  # somebody on the floor stays a blob of their own beside who kneels
         blobs = []
         order = np.argsort(label, kind="stable")
-        ordered = label[order]
-        cuts = np.flatnonzero(np.diff(ordered)) + 1
-        for span in np.split(order, cuts):
-            if len(span) < LEAST_PIXELS or label[span[0]] == 0:
-                continue
+        spans = np.split(order, np.flatnonzero(np.diff(label[order])) + 1)
+        large = [span for span in spans if len(span) >= LEAST_PIXELS and label[span[0]] != 0]
+        for span in sorted(large, key=len, reverse=True)[:MOST_BLOBS]:
             blob = self._measure(pixels[span], cell[span], height[span], right[span], forward[span])
             if blob is not None:
                 blobs.append(blob)
@@ -213,7 +213,8 @@ class People:
         self._tracks = [t for i, t in enumerate(self._tracks) if i not in old or not self._is_gone(t, now_s)]
         for j in new:
             self._numbers += 1
-            track = Track(self._numbers, blobs[j], now_s, now_s, moved_s=now_s)
+            blob = blobs[j]
+            track = Track(self._numbers, blob, now_s, blob.at_m, blob.head_m, moved_s=now_s)
             self._tracks.append(track)
             self._update(track, blobs[j], now_s)
 
@@ -227,7 +228,10 @@ class People:
         track.moving += (blob.features[8] - track.moving) * 0.3
         if track.moving > STATIC_PART:
             track.moved_s = now_s
-        if blob.head_m > TALL_M and now_s - track.since_s > SETTLE_S and track.moving > STATIC_PART:
+        went_m = float(np.hypot(blob.at_m[0] - track.from_m[0], blob.at_m[1] - track.from_m[1]))
+        rose_m = abs(blob.head_m - track.from_head_m)
+        track.from_head_m = min(track.from_head_m, blob.head_m) if blob.head_m < TALL_M else track.from_head_m
+        if max(blob.head_m, track.from_head_m) > TALL_M and max(went_m, rose_m) > WENT_M:
             track.was_tall = True
         low = blob.head_m < DOWN_HEAD_M and blob.centroid_m < DOWN_CENTROID_M
         high = blob.head_m > UP_HEAD_M or blob.centroid_m > UP_CENTROID_M
