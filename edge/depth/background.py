@@ -17,6 +17,7 @@ NEAR_M, NEAR_PER_M2 = 0.035, 0.008  # nearer by more than noise, which grows wit
 REVEALED_S = 0.4  # farther for so long: what stood there is gone
 KNOWN_S = 2.0  # a pixel without a background takes what it reads for so long
 FOLLOW = 0.02  # of the difference, at each frame: the sensor warms up
+LEAST_SEEN = 0.1  # of the frames: a pixel that reads less often is not known
 USUAL_PART = 0.9  # `learn`: free for a tenth of the frames is enough to be seen behind somebody
 
 
@@ -36,13 +37,11 @@ class Background:
 
     def learn(self, frames: list[Image]) -> None:
         """Take the room from frames spread over some time, with people in different places."""
-        stack = np.stack(frames)
-        stack[stack == 0] = np.nan
-        seen = np.isfinite(stack).mean(axis=0)
-        with np.errstate(all="ignore"):
-            filled = np.where(seen > 0, stack, 0.0)
-            far = np.nanquantile(filled, USUAL_PART, axis=0)
-        self._set(np.where(seen >= 0.1, far, 0.0).astype(np.float32))
+        stack = np.sort(np.stack(frames), axis=0)  # no reading is 0, so it comes first
+        seen = np.count_nonzero(stack, axis=0)
+        from_top = np.round((1 - USUAL_PART) * np.maximum(seen - 1, 0)).astype(np.intp)
+        far = np.take_along_axis(stack, len(stack) - 1 - from_top[None], axis=0)[0]
+        self._set(np.where(seen >= LEAST_SEEN * len(stack), far, 0.0).astype(np.float32))
 
     def _set(self, depth_m: Image) -> None:
         self.depth_m = depth_m

@@ -80,8 +80,8 @@ class Observer:
         return Seen(frame.time_s, people, valid_part, Cause.CAMERA_MOVED if self.knocked else "")
 
     def _is_odd(self, nearer: Mask, farther: Mask, depth_m: Image, now_s: float) -> bool:
-        """Tell whether most of the room looks otherwise, which teaches nothing; for long: the camera was knocked."""
-        known = np.count_nonzero((depth_m > 0) & (self._room.depth_m > 0))
+        """Tell whether most of the room looks otherwise, which teaches nothing; for long: it was knocked."""
+        known = int(np.count_nonzero((depth_m > 0) & (self._room.depth_m > 0)))
         changed = np.count_nonzero((nearer | farther) & (self._room.depth_m > 0))
         if changed <= CHANGED_PART * max(known, 1):
             self._odd_s = None
