@@ -1,4 +1,5 @@
-"""``python -m training data | train | search | evaluate | quantise | promote``: each has ``--help``."""
+"""``python -m training data | train | search | evaluate | quantise | promote | depth-clips |
+depth-folder``: each has ``--help``."""
 
 from __future__ import annotations
 
@@ -41,6 +42,20 @@ def run_search(argv: list[str]) -> None:
     search.main(argv)
 
 
+def make_depth_clips(argv: list[str]) -> None:
+    """Make depth clips with truth."""
+    from training.depth import clips
+
+    clips.make_clips(argv)
+
+
+def make_depth_folder(argv: list[str]) -> None:
+    """Write a clip as a recorded depth folder."""
+    from training.depth import clips
+
+    clips.make_folder(argv)
+
+
 def main() -> int:
     """Run one command."""
     command, rest = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("", [])
@@ -51,6 +66,8 @@ def main() -> int:
         "evaluate": show_evaluation,
         "quantise": quantise.main,
         "promote": promote.main,
+        "depth-clips": make_depth_clips,
+        "depth-folder": make_depth_folder,
     }
     if command not in commands:
         Console(stderr=True).print(f"usage: python -m training {' | '.join(commands)}; each has --help")
