@@ -1,5 +1,6 @@
 """``python -m training data | train | search | evaluate | quantise | promote | depth-clips |
-depth-folder``: each has ``--help``."""
+depth-folder``: each has ``--help``.
+"""
 
 from __future__ import annotations
 

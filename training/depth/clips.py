@@ -21,7 +21,7 @@ from tqdm import tqdm
 from edge.depth.frame import Depth
 from training.datasets import data_root
 from training.depth import skeletons
-from training.depth.body import FPS, HEAD, PELVIS, Floats, J, dressed
+from training.depth.body import FPS, PELVIS, Floats, J, dressed
 from training.depth.render import Actor, Prop, shoot
 from training.depth.room import Box, Camera, Furniture, Room, empty_room, furnish, in_view, some_camera, turned
 from training.depth.sensor import KINDS, degrade
@@ -101,7 +101,13 @@ def make_clip(scene: Scene) -> dict[str, Any]:
     facts = truth(scene)
     shot = shoot(scene.room, scene.camera, scene.actors, scene.props)
     about = json.dumps(meta(scene, facts))
-    return {**facts, "depth_mm": shot.depth_mm, "background_mm": shot.background_mm, "pixels": shot.pixels, "meta": about}
+    return {
+        **facts,
+        "depth_mm": shot.depth_mm,
+        "background_mm": shot.background_mm,
+        "pixels": shot.pixels,
+        "meta": about,
+    }
 
 
 # -- replayed --------------------------------------------------------------------------------------

@@ -94,7 +94,11 @@ def _renderer(model: Any) -> Iterator[Any]:
         else:
             renderer.enable_depth_rendering()
         renderer.update_scene(data, camera="eye")
-        for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_SKYBOX):
+        for flag in (
+            mujoco.mjtRndFlag.mjRND_SHADOW,
+            mujoco.mjtRndFlag.mjRND_REFLECTION,
+            mujoco.mjtRndFlag.mjRND_SKYBOX,
+        ):
             renderer.scene.flags[flag] = 0
         image = renderer.render()
         renderer.disable_segmentation_rendering()
