@@ -20,11 +20,11 @@ from tqdm import tqdm
 
 from edge.depth.frame import Depth
 from training.datasets import data_root
-from training.depth import skeletons
+from training.depth import limp, scripts, skeletons
 from training.depth.body import FPS, HEAD, PELVIS, Floats, J, dressed
 from training.depth.render import Actor, Prop, shoot
-from training.depth.room import Box, Camera, Furniture, Room, empty_room, furnish, in_view, some_camera, turned
-from training.depth.scripts import SCRIPTS, Play
+from training.depth.room import Box, Camera, Furniture, Room, empty_room, furnish, in_view, is_before, some_camera, turned
+from training.depth.scripts import Play
 from training.depth.sensor import KINDS, degrade
 
 LOW_M, HEAD_LOW_M = 0.35, 0.55  # pelvis and head of who is on the floor
@@ -166,6 +166,23 @@ def _seat(track: Floats, hips: Floats) -> Furniture:
 
 # -- synthetic -------------------------------------------------------------------------------------
 
+SCRIPTS: dict[str, tuple[int, Callable[[np.random.Generator], Play]]] = {  # with how many of 300
+    "bed-lie": (25, scripts.bed_lie),
+    "bed-sit": (10, scripts.bed_sit),
+    "exercise": (20, scripts.exercise),
+    "kneel": (10, scripts.kneel),
+    "crawl": (10, scripts.crawl),
+    "two-walk": (15, scripts.two_walk),
+    "carer": (15, scripts.carer),
+    "bag": (17, scripts.bag),
+    "move-chair": (8, scripts.move_chair),
+    "walk": (20, scripts.walk),
+    "chair-sit": (20, scripts.chair_sit),
+    "pick-up": (20, scripts.pick_up),
+    "slow-slide": (30, scripts.slide),
+    **{how: (20, partial(limp.fall, how)) for how in ("trip", "slip", "faint", "slump")},
+}
+
 
 def synthetic(activity: str, seed: int) -> Scene:
     """Return a made-up person who does one thing, before a camera that sees it."""
@@ -180,7 +197,8 @@ def synthetic(activity: str, seed: int) -> Scene:
         for _ in range(60):
             camera = some_camera(play.room, play.tracks[0], rng, ceiling=ceiling)
             beside = any(piece.covers(np.array(camera.position_m), 0.3) for piece in play.room.furniture)
-            score = min(in_view(camera, track) for track in play.tracks[:1]) - 0.2 * beside
+            hidden = any(is_before(piece, camera, play.tracks[0][-1]) for piece in play.room.furniture)
+            score = in_view(camera, play.tracks[0]) - 0.2 * (beside + hidden)
             if best is None or score > best[0]:
                 best = score, play, camera
         if best is not None and best[0] > 0.93:

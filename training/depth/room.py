@@ -206,20 +206,18 @@ def furnish(room: Room, kinds: list[str], tracks: list[Track], camera: Camera | 
                 continue
             if camera and piece.covers(np.array(camera.position_m), 0.4):
                 continue
-            if camera and _blocks(piece, camera, passed):
+            if camera and len(passed) and is_before(piece, camera, passed):
                 continue
             room = replace(room, furniture=(*room.furniture, piece))
             break
     return room
 
 
-def _blocks(piece: Furniture, camera: Camera, passed: Floats) -> bool:
-    """Whether the piece stands before a quarter of what the camera should see."""
-    if not len(passed):
-        return False
+def is_before(piece: Furniture, camera: Camera, points: Floats) -> bool:
+    """Return whether a piece stands before a quarter of some points, shape (n, 3)."""
     eye = np.array(camera.position_m)
     part = np.linspace(0.1, 0.95, 12)[:, None, None]
-    on_way = eye + part * (passed[:: max(1, len(passed) // 300)] - eye)
+    on_way = eye + part * (points[:: max(1, len(points) // 300)] - eye)
     top = max(b.centre_m[2] + b.half_m[2] for b in piece.boxes)
     hidden = (piece.covers(on_way) & (on_way[..., 2] < top)).any(axis=0)
     return bool(hidden.mean() > 0.25)

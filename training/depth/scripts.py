@@ -64,13 +64,13 @@ class Play:
         return motion.track(self.room.support, self.flat)
 
 
-def _stage(rng: np.random.Generator, *, bed: bool = False, chair: bool = False) -> Play:
+def stage(rng: np.random.Generator, *, bed: bool = False, chair: bool = False) -> Play:
     while True:
         play = Play(rng, empty_room(rng))
         if bed:
             play.bed = against_wall(make("bed", rng), play.room, rng)
             play.room = replace(play.room, furniture=(play.bed,))
-            if not any(_is_free(play, _beside(play.bed, s)) for s in (-1, 1)):
+            if not any(_is_free(play, beside(play.bed, s)) for s in (-1, 1)):
                 continue
         if chair:
             at, piece = play.spot(free_m=0.75), make("chair", rng)
@@ -78,7 +78,7 @@ def _stage(rng: np.random.Generator, *, bed: bool = False, chair: bool = False) 
             if play.bed is not None and (clash(play.chair, play.bed) or clash(play.bed, play.chair)):
                 continue
             play.room = replace(play.room, furniture=(*play.room.furniture, play.chair))
-            if not _is_free(play, _before(play.chair)):
+            if not _is_free(play, before(play.chair)):
                 continue
         return play
 
@@ -89,29 +89,29 @@ def _is_free(play: Play, xy: Floats) -> bool:
     return inside and not any(p.covers(xy, 0.2) for p in play.room.furniture)
 
 
-def _beside(bed: Furniture, side: int, along: float = -0.1, off: float = 0.38) -> Floats:
+def beside(bed: Furniture, side: int, along: float = -0.1, off: float = 0.38) -> Floats:
     return np.array(bed.in_room(np.array([side * (bed.half_m[0] + off), along])))
 
 
-def _before(chair: Furniture, off: float = 0.55) -> Floats:
+def before(chair: Furniture, off: float = 0.55) -> Floats:
     return np.array(chair.in_room(np.array([0, -off])))
 
 
-def _heading(piece: Furniture, x: float, y: float) -> float:
+def heading(piece: Furniture, x: float, y: float) -> float:
     return float(np.arctan2(y, x) + piece.yaw)
 
 
-def _side(play: Play) -> int:
+def side_of(play: Play) -> int:
     assert play.bed is not None
-    sides = [s for s in (-1, 1) if _is_free(play, _beside(play.bed, s))]
+    sides = [s for s in (-1, 1) if _is_free(play, beside(play.bed, s))]
     return int(play.rng.choice(sides))
 
 
-def _sit_on_bed(play: Play, who: Motion, side: int) -> Motion:
+def sit_on_bed(play: Play, who: Motion, side: int) -> Motion:
     bed, u = play.bed, play.rng.uniform
     assert bed is not None
     along = u(-0.3, 0.15)
-    who.walk(_beside(bed, side, along)).face(_heading(bed, side, 0))
+    who.walk(beside(bed, side, along)).face(heading(bed, side, 0))
     low = {**SQUAT, "spine": 0.5, **both(hip=1.3, kn=1.2, sh=0.6)}
     edge = bed.in_room(np.array([side * (bed.half_m[0] - 0.16), along]))
     who.to(low, u(0.7, 1.0), xy=who.xy + 0.35 * (np.array(edge) - who.xy), on=0.0)
@@ -130,8 +130,8 @@ def _lie_on_bed(play: Play, who: Motion, side: int) -> Motion:
     middle = bed.in_room(np.array([side * 0.1, u(-0.05, 0.1)]))
     lean = {"spine": 0.2, **both(hip=1.1, kn=1.1, sh=0.4, el=0.8)}
     halfway = bed.in_room(np.array([side * (bed.half_m[0] - 0.3), -0.05]))
-    yaw = _heading(bed, 0, -1)
-    who.to(lean, u(1.2, 2.0), tip=(-0.8, 0.0), yaw=_near(_heading(bed, side * 0.5, -1), who.yaw), xy=halfway)
+    yaw = heading(bed, 0, -1)
+    who.to(lean, u(1.2, 2.0), tip=(-0.8, 0.0), yaw=_near(heading(bed, side * 0.5, -1), who.yaw), xy=halfway)
     return who.to({**FLAT, **both(hip=0.3, kn=0.5, sh=0.2, el=0.6)}, u(1.0, 2.0), tip=SUPINE, yaw=_near(yaw, who.yaw), xy=middle)
 
 
@@ -144,9 +144,9 @@ def _up_from_bed(play: Play, who: Motion, side: int) -> Motion:
     assert bed is not None
     edge = bed.in_room(np.array([side * (bed.half_m[0] - 0.16), -0.1]))
     lean = {"spine": 0.3, **both(hip=1.2, kn=1.2, sh=0.3, el=0.5)}
-    who.to(lean, u(1.0, 1.8), tip=(-0.7, 0.0), yaw=_near(_heading(bed, side * 0.6, -1), who.yaw), xy=edge)
-    who.to(SIT, u(0.8, 1.4), tip=(0, 0), yaw=_near(_heading(bed, side, 0), who.yaw)).hold(u(0.5, 4))
-    return _rise(play, who, _beside(bed, side))
+    who.to(lean, u(1.0, 1.8), tip=(-0.7, 0.0), yaw=_near(heading(bed, side * 0.6, -1), who.yaw), xy=edge)
+    who.to(SIT, u(0.8, 1.4), tip=(0, 0), yaw=_near(heading(bed, side, 0), who.yaw)).hold(u(0.5, 4))
+    return _rise(play, who, beside(bed, side))
 
 
 def _to_floor(play: Play, who: Motion) -> Motion:
@@ -172,7 +172,7 @@ def _leave(play: Play, who: Motion) -> Motion:
     return who.walk(play.spot(near=who.xy, within_m=2.5), speed_mps=play.rng.uniform(0.6, 1.0)).hold(play.rng.uniform(0.3, 2))
 
 
-def _start(play: Play) -> Motion:
+def start(play: Play) -> Motion:
     who = play.person(play.spot(free_m=0.5))
     return who.hold(play.rng.uniform(0.3, 1.5))
 
@@ -182,10 +182,10 @@ def _start(play: Play) -> Motion:
 
 def bed_lie(rng: np.random.Generator) -> Play:
     """Lie down on the bed, rest, maybe get up."""
-    play = _stage(rng, bed=True)
-    side = _side(play)
-    who = play.person(play.spot(near=_beside(play.bed, side), within_m=2))  # type: ignore[arg-type]
-    _lie_on_bed(play, _sit_on_bed(play, who, side).hold(rng.uniform(0.3, 4)), side)
+    play = stage(rng, bed=True)
+    side = side_of(play)
+    who = play.person(play.spot(near=beside(play.bed, side), within_m=2))  # type: ignore[arg-type]
+    _lie_on_bed(play, sit_on_bed(play, who, side).hold(rng.uniform(0.3, 4)), side)
     for _ in range(rng.integers(1, 4)):
         ways = [(FLAT, SUPINE), (CURLED, (-np.pi / 2, 0.9)), (CURLED, (-np.pi / 2, -0.9)), ({**FLAT, **both(hip=0.5, kn=1.0)}, SUPINE)]
         pose, tip = ways[rng.integers(len(ways))]
@@ -199,32 +199,32 @@ def bed_lie(rng: np.random.Generator) -> Play:
 
 def bed_sit(rng: np.random.Generator) -> Play:
     """Sit on the edge of the bed."""
-    play = _stage(rng, bed=True)
-    side = _side(play)
-    who = play.person(play.spot(near=_beside(play.bed, side), within_m=2))  # type: ignore[arg-type]
-    _sit_on_bed(play, who, side).hold(rng.uniform(1, 5))
+    play = stage(rng, bed=True)
+    side = side_of(play)
+    who = play.person(play.spot(near=beside(play.bed, side), within_m=2))  # type: ignore[arg-type]
+    sit_on_bed(play, who, side).hold(rng.uniform(1, 5))
     if rng.random() < 0.5:  # shoes
         who.to({**SIT, "spine": 0.9, **both(hip=1.7, kn=1.6, sh=0.9, el=0.2)}, 1.2, tip=(0.35, 0)).hold(rng.uniform(1, 6))
         who.to(SIT, 1.1, tip=(0, 0)).hold(rng.uniform(0.5, 3))
-    _rise(play, who, _beside(play.bed, side))  # type: ignore[arg-type]
+    _rise(play, who, beside(play.bed, side))  # type: ignore[arg-type]
     play.tracks.append(play.done(_leave(play, who)))
     return play
 
 
 def chair_sit(rng: np.random.Generator) -> Play:
     """Sit down on a chair and get up, quickly or slowly."""
-    play = _stage(rng, chair=True)
+    play = stage(rng, chair=True)
     chair = play.chair
     assert chair is not None
-    who = play.person(play.spot(near=_before(chair), within_m=2), slow=float(rng.uniform(0.6, 1.6)))
-    who.walk(_before(chair)).face(_heading(chair, 0, -1))
+    who = play.person(play.spot(near=before(chair), within_m=2), slow=float(rng.uniform(0.6, 1.6)))
+    who.walk(before(chair)).face(heading(chair, 0, -1))
     seat = chair.in_room(np.array([0, -0.03]))
     for _ in range(rng.integers(1, 3)):
         who.to({"spine": 0.6, **both(hip=1.2, kn=1.2, sh=0.6)}, rng.uniform(0.5, 0.9), xy=0.6 * who.xy + 0.4 * np.array(seat))
         who.to(SIT, rng.uniform(0.4, 0.8), xy=seat, on=1.0).hold(rng.uniform(1, 7))
         if rng.random() < 0.5:
             who.to({**SIT, "spine": 0.7, "nod": 0.4}, 1.0).hold(rng.uniform(1, 5))
-        _rise(play, who, _before(chair)).hold(rng.uniform(0.3, 1))
+        _rise(play, who, before(chair)).hold(rng.uniform(0.3, 1))
     play.tracks.append(play.done(_leave(play, who)))
     return play
 
@@ -234,8 +234,8 @@ def chair_sit(rng: np.random.Generator) -> Play:
 
 def exercise(rng: np.random.Generator) -> Play:
     """Lie down on the floor slowly, exercise or move about there, get up."""
-    play = _stage(rng)
-    who = _to_floor(play, _start(play))
+    play = stage(rng)
+    who = _to_floor(play, start(play))
     knees = {**FLAT, **both(hip=0.8, kn=1.6, ab=0.3)}
     who.to(knees, rng.uniform(1, 2), tip=SUPINE)
     until = len(who.frames) + rng.uniform(8, 18) * FPS
@@ -263,8 +263,8 @@ def exercise(rng: np.random.Generator) -> Play:
 
 def kneel(rng: np.random.Generator) -> Play:
     """Kneel, work low on the floor, get up."""
-    play = _stage(rng)
-    who = _leave(play, _start(play))
+    play = stage(rng)
+    who = _leave(play, start(play))
     who.to(KNEEL, rng.uniform(1.2, 2))
     until = len(who.frames) + rng.uniform(4, 14) * FPS
     while len(who.frames) < until:
@@ -282,12 +282,12 @@ def kneel(rng: np.random.Generator) -> Play:
 
 def crawl(rng: np.random.Generator) -> Play:
     """Crawl, search under the bed, get up."""
-    play = _stage(rng, bed=True)
-    bed, side = play.bed, _side(play)
+    play = stage(rng, bed=True)
+    bed, side = play.bed, side_of(play)
     assert bed is not None
-    target = _beside(bed, side, rng.uniform(-0.4, 0.3), 0.55)
+    target = beside(bed, side, rng.uniform(-0.4, 0.3), 0.55)
     who = play.person(play.spot(near=target, within_m=2.2))
-    who.walk(target).face(_heading(bed, -side, rng.normal(0, 0.3)))
+    who.walk(target).face(heading(bed, -side, rng.normal(0, 0.3)))
     who.to({**KNEEL, "spine": 0.3}, 1.5).to(FOURS, 1.3, tip=(1.4, 0.0))
     for _ in range(rng.integers(2, 5)):
         deep = {**FOURS, "spine": 0.35, "nod": -0.3, **both(hip=1.6, kn=2.1, an=1.1, sh=2.6, el=0.7)}
@@ -308,8 +308,8 @@ def crawl(rng: np.random.Generator) -> Play:
 
 def walk(rng: np.random.Generator) -> Play:
     """Walk about, stand, turn."""
-    play = _stage(rng, bed=bool(rng.random() < 0.5))
-    who = _start(play)
+    play = stage(rng, bed=bool(rng.random() < 0.5))
+    who = start(play)
     for _ in range(rng.integers(3, 7)):
         who.walk(play.spot(near=who.xy, within_m=3.5), speed_mps=rng.uniform(0.5, 1.3)).hold(rng.uniform(0, 2))
     play.tracks.append(play.done(who))
@@ -318,8 +318,8 @@ def walk(rng: np.random.Generator) -> Play:
 
 def pick_up(rng: np.random.Generator) -> Play:
     """Bend or squat to the floor and come up again."""
-    play = _stage(rng)
-    who = _leave(play, _start(play))
+    play = stage(rng)
+    who = _leave(play, start(play))
     for _ in range(rng.integers(1, 4)):
         pose, tip = [(BENT, (0.65, 0.0)), (SQUAT, (0.35, 0.0)), ({**BENT, **both(hip=1.6, kn=1.2, sh=1.3)}, (0.7, 0.0))][rng.integers(3)]
         who.to(pose, rng.uniform(0.6, 1.5), tip=tip).hold(rng.uniform(0.2, 3)).to(STAND, rng.uniform(0.7, 1.5), tip=(0, 0))
@@ -330,7 +330,7 @@ def pick_up(rng: np.random.Generator) -> Play:
 
 def bag(rng: np.random.Generator) -> Play:
     """Carry a bag or laundry, put it down, or take it up; it lies on the floor meanwhile."""
-    play = _stage(rng, bed=bool(rng.random() < 0.5))
+    play = stage(rng, bed=bool(rng.random() < 0.5))
     who = play.person(play.spot(free_m=0.6))
     half = rng.uniform([0.1, 0.12, 0.06], [0.3, 0.45, 0.2])
     boxes = [Box((0, 0, half[2]), (half[0], half[1], half[2]))]
@@ -363,7 +363,7 @@ def bag(rng: np.random.Generator) -> Play:
 
 def move_chair(rng: np.random.Generator) -> Play:
     """Push a chair or a walking frame to another place."""
-    play = _stage(rng, bed=bool(rng.random() < 0.3))
+    play = stage(rng, bed=bool(rng.random() < 0.3))
     piece = make("chair", rng)
     start = play.spot(free_m=0.9)
     chair_at = play.spot(near=start, within_m=2.2, free_m=0.8)
@@ -392,7 +392,7 @@ def move_chair(rng: np.random.Generator) -> Play:
 
 def two_walk(rng: np.random.Generator) -> Play:
     """Two people walk, each in their part of the room; they may come close."""
-    play = _stage(rng)
+    play = stage(rng)
     along = 0 if play.room.width_m > play.room.length_m else 1
     size = np.array([play.room.width_m, play.room.length_m])
     seconds = rng.uniform(10, 25)
@@ -439,8 +439,8 @@ def _free_of(play: Play, xy: Floats, track: Track) -> bool:
 
 
 def _floor_rest(rng: np.random.Generator) -> Play:
-    play = _stage(rng)
-    who = _to_floor(play, _start(play))
+    play = stage(rng)
+    who = _to_floor(play, start(play))
     if rng.random() < 0.5:
         who.to({**FLAT, **both(hip=0.4, kn=0.8)}, 1.5, tip=SUPINE)
     else:
@@ -458,25 +458,25 @@ def _floor_rest(rng: np.random.Generator) -> Play:
 def slide(rng: np.random.Generator) -> Play:
     """Slide slowly to the floor from the bed's edge, a chair, or one's feet, and stay there."""
     way = rng.choice(["bed", "chair", "standing"])
-    play = _stage(rng, bed=way == "bed", chair=way == "chair")
+    play = stage(rng, bed=way == "bed", chair=way == "chair")
     u = rng.uniform
     slow = u(1.0, 3.0)
     if way == "bed":
-        side = _side(play)
+        side = side_of(play)
         bed = play.bed
         assert bed is not None
-        who = play.person(_beside(bed, side), slow=1.2)
-        _sit_on_bed(play, who, side).hold(u(1, 5))
+        who = play.person(beside(bed, side), slow=1.2)
+        sit_on_bed(play, who, side).hold(u(1, 5))
         out = np.array(bed.in_room(np.array([side * (bed.half_m[0] + 0.22), -0.1])))
     elif way == "chair":
         chair = play.chair
         assert chair is not None
-        who = play.person(_before(chair), slow=1.2)
-        who.face(_heading(chair, 0, -1)).to({"spine": 0.6, **both(hip=1.2, kn=1.2)}, 0.8)
+        who = play.person(before(chair), slow=1.2)
+        who.face(heading(chair, 0, -1)).to({"spine": 0.6, **both(hip=1.2, kn=1.2)}, 0.8)
         who.to(SIT, 0.7, xy=chair.in_room(np.array([0, -0.03])), on=1.0).hold(u(1, 5))
-        out = _before(chair, 0.5)
+        out = before(chair, 0.5)
     else:
-        who = _start(play)
+        who = start(play)
         out = who.xy + 0.05
     if way == "standing":
         who.to({"spine": 0.5, **both(hip=0.7, kn=1.0, sh=0.2)}, u(0.8, 1.5) * slow, tip=(0.1, 0.0))
@@ -497,20 +497,3 @@ def slide(rng: np.random.Generator) -> Play:
     play.tracks.append(relax(track, play.room.support, rounds=4, length_of=track))
     play.is_uncontrolled = True
     return play
-
-
-SCRIPTS: dict[str, tuple[int, Callable[[np.random.Generator], Play]]] = {  # with how many of 300
-    "bed-lie": (25, bed_lie),
-    "bed-sit": (10, bed_sit),
-    "exercise": (20, exercise),
-    "kneel": (10, kneel),
-    "crawl": (10, crawl),
-    "two-walk": (15, two_walk),
-    "carer": (15, carer),
-    "bag": (17, bag),
-    "move-chair": (8, move_chair),
-    "walk": (20, walk),
-    "chair-sit": (20, chair_sit),
-    "pick-up": (20, pick_up),
-    "slow-slide": (30, slide),
-}
