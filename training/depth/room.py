@@ -218,7 +218,8 @@ def is_before(piece: Furniture, camera: Camera, points: Floats) -> bool:
     eye = np.array(camera.position_m)
     part = np.linspace(0.1, 0.95, 12)[:, None, None]
     on_way = eye + part * (points[:: max(1, len(points) // 300)] - eye)
-    top = max(b.centre_m[2] + b.half_m[2] for b in piece.boxes)
+    # Who lies in bed is above it; what little of a bed stands higher hides nobody.
+    top = piece.surface_m if piece.kind == "bed" else max(b.centre_m[2] + b.half_m[2] for b in piece.boxes)
     hidden = (piece.covers(on_way) & (on_way[..., 2] < top)).any(axis=0)
     return bool(hidden.mean() > 0.25)
 
