@@ -2,3 +2,7 @@
 
 Nobody real was ever filmed; a figure measured on these clips is no figure about residents.
 """
+
+import os
+
+os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is imported; a server has no screen

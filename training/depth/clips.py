@@ -20,15 +20,17 @@ from tqdm import tqdm
 
 from edge.depth.frame import Depth
 from training.datasets import data_root
-from training.depth import skeletons
-from training.depth.body import FPS, PELVIS, Floats, J, dressed
+from training.depth import limp, scripts, skeletons
+from training.depth.body import FPS, HEAD, PELVIS, Floats, J, dressed
 from training.depth.render import Actor, Prop, shoot
-from training.depth.room import Box, Camera, Furniture, Room, empty_room, furnish, in_view, some_camera, turned
+from training.depth.room import Box, Camera, Furniture, Room, empty_room, furnish, in_view, is_before, some_camera, turned
+from training.depth.scripts import Play
 from training.depth.sensor import KINDS, degrade
 
 LOW_M, HEAD_LOW_M = 0.35, 0.55  # pelvis and head of who is on the floor
 CEILING_PART = 0.15  # of the clips
 LONGEST_S = 40.0
+IN_VIEW_PIXELS = 50  # of who counts as one of the people in view
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Scene:
 
 
 def truth(scene: Scene) -> dict[str, NDArray[Any]]:
-    """Return per frame what is true of the main person, and how many people are there."""
+    """Return per frame what is true of the main person."""
     main = scene.actors[0]
     pelvis_m, head_m = main.track[:, PELVIS, 2], main.body.top_m(main.track)
     beds = [piece for piece in scene.room.furniture if piece.kind == "bed"]
@@ -60,7 +62,6 @@ def truth(scene: Scene) -> dict[str, NDArray[Any]]:
         "pelvis_m": pelvis_m.astype(np.float32),
         "head_m": head_m.astype(np.float32),
         "on_floor": on_floor,
-        "people": np.sum([a.present for a in scene.actors], axis=0).astype(np.int32),
     }
 
 
@@ -103,9 +104,10 @@ def make_clip(scene: Scene) -> dict[str, Any]:
     about = json.dumps(meta(scene, facts))
     return {
         **facts,
+        "people": (shot.pixels >= IN_VIEW_PIXELS).sum(axis=1, dtype=np.int32),
+        "pixels": shot.pixels[:, 0],
         "depth_mm": shot.depth_mm,
         "background_mm": shot.background_mm,
-        "pixels": shot.pixels,
         "meta": about,
     }
 
@@ -162,6 +164,60 @@ def _seat(track: Floats, hips: Floats) -> Furniture:
     return Furniture("stool", boxes, (0.22, 0.2), top, float(x), float(y), float(np.arctan2(left[1], left[0])))
 
 
+# -- synthetic -------------------------------------------------------------------------------------
+
+SCRIPTS: dict[str, tuple[int, Callable[[np.random.Generator], Play]]] = {  # with how many of 300
+    "bed-lie": (25, scripts.bed_lie),
+    "bed-sit": (10, scripts.bed_sit),
+    "exercise": (20, scripts.exercise),
+    "kneel": (10, scripts.kneel),
+    "crawl": (10, scripts.crawl),
+    "two-walk": (15, scripts.two_walk),
+    "carer": (15, scripts.carer),
+    "bag": (17, scripts.bag),
+    "move-chair": (8, scripts.move_chair),
+    "walk": (20, scripts.walk),
+    "chair-sit": (20, scripts.chair_sit),
+    "pick-up": (20, scripts.pick_up),
+    "slow-slide": (30, scripts.slide),
+    **{how: (20, partial(limp.fall, how)) for how in ("trip", "slip", "faint", "slump")},
+}
+
+
+def synthetic(activity: str, seed: int) -> Scene:
+    """Return a made-up person who does one thing, before a camera that sees it."""
+    rng = np.random.default_rng([seed, zlib.crc32(activity.encode())])
+    ceiling = bool(rng.random() < CEILING_PART)
+    best: tuple[float, Play, Camera] | None = None
+    for _ in range(12):
+        play = SCRIPTS[activity][1](rng)
+        play.tracks = [track[: round(LONGEST_S * FPS)] for track in play.tracks]
+        if not all(play.room.holds(track, 0.02) for track in play.tracks):
+            continue
+        for _ in range(60):
+            camera = some_camera(play.room, play.tracks[0], rng, ceiling=ceiling)
+            beside = any(piece.covers(np.array(camera.position_m), 0.3) for piece in play.room.furniture)
+            hidden = any(is_before(piece, camera, play.tracks[0][-1]) for piece in play.room.furniture)
+            score = in_view(camera, play.tracks[0]) - 0.2 * (beside + hidden)
+            if best is None or score > best[0]:
+                best = score, play, camera
+        if best is not None and best[0] > 0.93:
+            break
+    if best is None:
+        raise ValueError(f"{activity} with seed {seed} fits no room")
+    _, play, camera = best
+    kinds = [str(k) for k in rng.permutation(_OTHERS[1:])[: rng.integers(1, 5)]]
+    if play.bed is None and rng.random() < 0.4:
+        kinds.insert(0, "bed")
+    props = [np.repeat(prop.place[:, None, :3], 2, axis=1) for prop in play.props]
+    room = furnish(play.room, kinds, [*play.tracks, *props], camera, rng)
+    actors = [Actor(dressed(rng), track, np.ones(len(track), bool)) for track in play.tracks]
+    about = {"person": f"made-up-{seed}", "activity": activity, "trial": f"{activity}-{seed}"}
+    return Scene(
+        room, camera, actors, play.props, **about, is_uncontrolled=play.is_uncontrolled, source="synthetic", seed=seed
+    )
+
+
 # -- files -----------------------------------------------------------------------------------------
 
 
@@ -181,6 +237,11 @@ def write_clip(path: Path, scene: Callable[[], Scene]) -> str:
 def jobs(options: argparse.Namespace) -> Iterator[tuple[Path, Callable[[], Scene]]]:
     """Yield files and what they show, mixed so that a part of them is a fair sample."""
     rng = np.random.default_rng(options.seed)
+    if options.synthetic:
+        many = {kind: round(options.synthetic * often / 300) for kind, (often, _) in SCRIPTS.items()}
+        ranks = sorted(((n + rng.random()) / count, kind, n) for kind, count in many.items() for n in range(count))
+        for _, kind, n in ranks:
+            yield options.out / f"{kind}-s{options.seed}-{n:03d}.npz", partial(synthetic, kind, options.seed * 100_000 + n)
     if options.replayed:
         root = data_root()
         trials = skeletons.read_skeletons(root)

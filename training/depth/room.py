@@ -60,9 +60,7 @@ class Furniture:
     def corners_m(self) -> Floats:
         """The corners of its surface, shape (4, 3), in room axes."""
         w, d = self.half_m
-        return np.array(
-            [(*self.in_room(np.array(xy)), self.surface_m) for xy in ((w, d), (-w, d), (-w, -d), (w, -d))]
-        )
+        return np.array([(*self.in_room(np.array(xy)), self.surface_m) for xy in ((w, d), (-w, d), (-w, -d), (w, -d))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +155,7 @@ def make(kind: str, rng: np.random.Generator) -> Furniture:
             Box((0, d - 0.2, top + 0.04), (w * 0.7, 0.17, 0.05)),  # pillow
             Box((0, d, top / 2 + u(0.1, 0.25)), (w, 0.02, top / 2 + u(0.1, 0.2))),  # head board
         ]
-        boxes += [
-            Box((x * (w - 0.05), y * (d - 0.05), top / 4), (0.03, 0.03, top / 4)) for x in (-1, 1) for y in (-1, 1)
-        ]
+        boxes += [Box((x * (w - 0.05), y * (d - 0.05), top / 4), (0.03, 0.03, top / 4)) for x in (-1, 1) for y in (-1, 1)]
         return Furniture(kind, tuple(boxes), (w, d), top)
     if kind == "chair":
         w, top = u(0.21, 0.32), u(0.42, 0.5)
@@ -171,16 +167,9 @@ def make(kind: str, rng: np.random.Generator) -> Furniture:
     if kind == "table":
         w, d, top = u(0.3, 0.7), u(0.25, 0.45), u(0.6, 0.76)
         boxes = [Box((0, 0, top), (w, d, 0.02))]
-        boxes += [
-            Box((x * (w - 0.04), y * (d - 0.04), top / 2), (0.025, 0.025, top / 2))
-            for x in (-1, 1)
-            for y in (-1, 1)
-        ]
+        boxes += [Box((x * (w - 0.04), y * (d - 0.04), top / 2), (0.025, 0.025, top / 2)) for x in (-1, 1) for y in (-1, 1)]
         return Furniture(kind, tuple(boxes), (w, d), top)
-    w, d, h = {
-        "wardrobe": (u(0.4, 0.9), u(0.25, 0.32), u(1.7, 2.1)),
-        "cabinet": (u(0.2, 0.4), u(0.18, 0.25), u(0.45, 0.9)),
-    }[kind]
+    w, d, h = {"wardrobe": (u(0.4, 0.9), u(0.25, 0.32), u(1.7, 2.1)), "cabinet": (u(0.2, 0.4), u(0.18, 0.25), u(0.45, 0.9))}[kind]
     return Furniture(kind, (Box((0, 0, h / 2), (w, d, h / 2)),), (w, d), h)
 
 
@@ -205,9 +194,7 @@ def clash(a: Furniture, b: Furniture) -> bool:
     return bool(b.covers(points, 0.05).any())
 
 
-def furnish(
-    room: Room, kinds: list[str], tracks: list[Track], camera: Camera | None, rng: np.random.Generator
-) -> Room:
+def furnish(room: Room, kinds: list[str], tracks: list[Track], camera: Camera | None, rng: np.random.Generator) -> Room:
     """Add furniture at the walls where nobody passes and the camera is not behind it; what does not fit is left out."""
     passed = np.concatenate([t[::5].reshape(-1, 3) for t in tracks]) if tracks else np.zeros((0, 3))
     for kind in kinds:
@@ -219,21 +206,20 @@ def furnish(
                 continue
             if camera and piece.covers(np.array(camera.position_m), 0.4):
                 continue
-            if camera and _blocks(piece, camera, passed):
+            if camera and len(passed) and is_before(piece, camera, passed):
                 continue
             room = replace(room, furniture=(*room.furniture, piece))
             break
     return room
 
 
-def _blocks(piece: Furniture, camera: Camera, passed: Floats) -> bool:
-    """Whether the piece stands before a quarter of what the camera should see."""
-    if not len(passed):
-        return False
+def is_before(piece: Furniture, camera: Camera, points: Floats) -> bool:
+    """Return whether a piece stands before a quarter of some points, shape (n, 3)."""
     eye = np.array(camera.position_m)
     part = np.linspace(0.1, 0.95, 12)[:, None, None]
-    on_way = eye + part * (passed[:: max(1, len(passed) // 300)] - eye)
-    top = max(b.centre_m[2] + b.half_m[2] for b in piece.boxes)
+    on_way = eye + part * (points[:: max(1, len(points) // 300)] - eye)
+    # Who lies in bed is above it; what little of a bed stands higher hides nobody.
+    top = piece.surface_m if piece.kind == "bed" else max(b.centre_m[2] + b.half_m[2] for b in piece.boxes)
     hidden = (piece.covers(on_way) & (on_way[..., 2] < top)).any(axis=0)
     return bool(hidden.mean() > 0.25)
 
@@ -261,9 +247,7 @@ def some_camera(room: Room, track: Track, rng: np.random.Generator, *, ceiling: 
         return aim(eye, float(u(0, 2 * np.pi)), float(u(80, 90)), roll, hfov, ceiling=True)
     s, wall = u(0.08, 0.92), int(rng.integers(4))
     edge = [(s, 0), (1, s), (s, 1), (0, s)][wall]
-    eye = np.clip(
-        np.array(edge) * [room.width_m, room.length_m], 0.06, [room.width_m - 0.06, room.length_m - 0.06]
-    )
+    eye = np.clip(np.array(edge) * [room.width_m, room.length_m], 0.06, [room.width_m - 0.06, room.length_m - 0.06])
     eye = np.array([*eye, u(1.0, min(2.6, room.height_m - 0.1))])
     to = np.array([*spot, u(0.3, 0.9)]) - eye
     tilt = np.degrees(np.arctan2(-to[2], np.hypot(*to[:2]))) + rng.normal(0, 4)

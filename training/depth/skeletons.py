@@ -17,7 +17,7 @@ from training.depth.body import FPS, JOINTS, NECK, PELVIS, Floats, J, Track, rel
 
 ARCHIVES = ("smartfallmm-skeleton-falls.tar.xz", "smartfallmm-skeleton-adls.tar.xz")
 ACTIVITIES = {1: "drink", 2: "pick-up", 3: "jacket", 4: "step-up"} | {
-    10: "back-fall", 11: "front-fall", 12: "left-fall", 13: "right-fall", 14: "rotate-fall",
+    **{10: "back-fall", 11: "front-fall", 12: "left-fall", 13: "right-fall", 14: "rotate-fall"},
 }
 _NAME = re.compile(r"(S\d+)A(\d+)T(\d+)\.csv$")
 RECORDED_FPS = 30.0
