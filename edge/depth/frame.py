@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -41,6 +42,18 @@ class Plane:
     b: float
     c: float
     d: float  # the camera's height above it
+
+    @classmethod
+    def of(cls, a: float, b: float, c: float, d: float) -> Plane:
+        """Return the plane ax + by + cz + d = 0, whatever the length and the side of the normal.
+
+        Raises:
+            ValueError: it is none.
+        """
+        length = math.hypot(a, b, c) * (1 if d >= 0 else -1)
+        if not math.isfinite(length) or abs(length) < 1e-9:
+            raise ValueError("a plane is [a, b, c, d] with a normal (a, b, c) that is not 0")
+        return cls(a / length, b / length, c / length, d / length)
 
 
 @dataclass(frozen=True, slots=True)

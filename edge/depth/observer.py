@@ -104,8 +104,7 @@ class Observer:
 
     def _find_floor(self, small: Sequence[Image]) -> None:
         """Take the likeliest floor; where somebody walks about, the one that their feet stand on."""
-        room_m = self._room.depth_m
-        floors = find_floors(self._rays.points(room_m))
+        floors = find_floors(self._rays.points(self._room.read_m))
         if not floors:
             return
         if len(floors) > 1:
@@ -119,7 +118,7 @@ class Observer:
         """Return in which part of the frames with somebody in them they stand or lie on this floor."""
         fits = []
         for depth_m in small:
-            near = self._room.nearer(depth_m) & (self._room.depth_m > 0)
+            near = self._room.nearer(depth_m)
             if np.count_nonzero(near) < 0.01 * near.size:
                 continue
             height = view.height_m(depth_m)[near]

@@ -46,7 +46,7 @@ def read_calibration(path: Path) -> Calibration:
         if min(intrinsics.width, intrinsics.height, intrinsics.fx, intrinsics.fy, fps) <= 0:
             raise ValueError("width, height, fx, fy and fps are above 0")
         floor = told.get("floor")
-        plane = None if floor is None else Plane(*_numbers(floor, 4, "floor"))
+        plane = None if floor is None else Plane.of(*_numbers(floor, 4, "floor"))
         zones = tuple(_zone(zone) for zone in told.get("zones", ()))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: no calibration of a camera: {error}") from None
