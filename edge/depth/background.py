@@ -62,7 +62,9 @@ class Background:
 
     def nearer(self, depth_m: Image) -> Mask:
         """Return where something stands in front of the room."""
-        near: Mask = (depth_m > 0) & (depth_m < self.depth_m - self._tolerance_m)
+        # At the edge of a wardrobe a pixel reads now the one, now the other: nearer than both is somebody.
+        nearest_m = cv2.erode(self.depth_m, _KERNEL)
+        near: Mask = (depth_m > 0) & (depth_m < nearest_m - self._tolerance_m)
         return near
 
     def farther(self, depth_m: Image) -> Mask:
@@ -92,6 +94,9 @@ class Background:
         self._farther[there] = 0
         self._unknown[there] = 0
         self._guessed[there] = False
+
+
+_KERNEL = np.ones((3, 3), np.uint8)
 
 
 def _filled(depth_m: Image) -> Image:

@@ -210,6 +210,8 @@ class People:
         for i in old:
             track = self._tracks[i]
             track.hidden = now_s - track.seen_s > LOST_S / 2
+            if track.hidden and track.down_s is None and self._was_falling(track):
+                track.down_s = track.seen_s
         self._tracks = [t for i, t in enumerate(self._tracks) if i not in old or not self._is_gone(t, now_s)]
         for j in new:
             self._numbers += 1
@@ -246,9 +248,12 @@ class People:
             track.turn_s = None
 
     def _is_gone(self, track: Track, now_s: float) -> bool:
-        fell = track.down_s is not None or (track.speed_mps < FALLING_MPS and track.blob.head_m < TALL_M)
-        hides = fell and self._is_person(track)
-        return now_s - track.seen_s > (HIDDEN_S if hides else LOST_S)
+        fell = track.down_s is not None or self._was_falling(track)
+        return now_s - track.seen_s > (HIDDEN_S if fell and self._is_person(track) else LOST_S)
+
+    def _was_falling(self, track: Track) -> bool:
+        """Tell whether somebody was on their way down when last seen: they lie behind furniture, or out of view."""
+        return track.was_tall and track.speed_mps < FALLING_MPS and track.blob.head_m < TALL_M
 
     def _is_person(self, track: Track) -> bool:
         blob = track.blob
