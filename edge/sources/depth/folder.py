@@ -21,6 +21,7 @@ from edge.sources.depth import CameraGone, Found, Wanted
 KIND = "folder"
 CALIBRATION = "calib.json"  # beside the pictures, where the settings tell no intrinsics
 TIMES = "timestamps.csv"
+FPS = 30.0  # of a recording that does not say
 
 
 class NoFrames(CameraGone):
@@ -42,7 +43,7 @@ def read_calibration(path: Path) -> Calibration:
             *(int(_number(told, key)) for key in ("width", "height")),
             *(_number(told, key) for key in ("fx", "fy", "cx", "cy")),
         )
-        fps = _number(told, "fps") if "fps" in told else Calibration.fps
+        fps = _number(told, "fps") if "fps" in told else FPS
         if min(intrinsics.width, intrinsics.height, intrinsics.fx, intrinsics.fy, fps) <= 0:
             raise ValueError("width, height, fx, fy and fps are above 0")
         floor = told.get("floor")
@@ -117,7 +118,9 @@ class Recording:
     def _times(self) -> Iterator[tuple[int, float | None]]:
         """Yield the number and the time of each frame that there is or should be."""
         there = sorted(
-            int(path.stem) for path in self.folder.glob("*.png") if path.stem.isdecimal() and len(path.stem) == 6
+            number
+            for path in self.folder.glob("*.png")
+            if len(path.stem) == 6 and (number := _digits(path.stem)) is not None
         )
         table = self.folder / TIMES
         if not table.exists():
@@ -127,14 +130,26 @@ class Recording:
         times: dict[int, float | None] = dict.fromkeys(there)
         with table.open(encoding="utf-8", errors="replace", newline="") as lines:
             for row in csv.DictReader(line.replace("\0", "") for line in lines):
-                try:
-                    number, time_s = int(Path(row["frame"]).stem), float(row["time_s"])
-                except (KeyError, TypeError, ValueError, csv.Error):
+                number = _digits(Path(row["frame"] or "").stem)
+                if number is None:
                     self.bad_frames += 1
-                    continue
-                if 0 <= number < 1_000_000:
-                    times[number] = time_s if math.isfinite(time_s) else None
+                else:
+                    times[number] = _seconds(row["time_s"])
         yield from sorted(times.items())
+
+
+def _digits(text: str) -> int | None:
+    """Return the number of a frame, None when it is none."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 6 else None
+
+
+def _seconds(text: str | None) -> float | None:
+    """Return a time, None when it is none."""
+    try:
+        seconds = float(text or "")
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) else None
 
 
 def _picture(path: Path) -> Depth | None:

@@ -64,6 +64,7 @@ class OakCamera:
         self._clock = dai.Clock
         self._device: Any = None
         self._pipeline: Any = None
+        self._first: tuple[Frame, Intrinsics] | None = None
         try:
             with in_plain_words(KIND, wanted.device, "cannot be opened"):
                 infos = [
@@ -101,6 +102,8 @@ class OakCamera:
 
     def read(self, timeout_s: float) -> Frame | None:
         """Return the next frame, None when none came in time."""
+        if self._pipeline is None:
+            raise CameraGone(KIND, self._wanted.device, "is closed")
         if self._first is not None:
             (frame, _), self._first = self._first, None
             return frame

@@ -124,4 +124,5 @@ def _profile(ob: Any, profiles: Any, wanted: Wanted) -> Any:
 
 def _hottest(told: Any) -> float:
     """Return the highest of the sensors that a model has; the others tell 0."""
-    return max(told.cpu_temperature, told.main_board_temperature, told.ir_temperature, told.laser_temperature)
+    names = ("cpu", "main_board", "chip_top", "chip_bottom", "ir", "laser")
+    return max(float(getattr(told, f"{name}_temperature")) for name in names)

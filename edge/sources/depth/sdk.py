@@ -62,9 +62,12 @@ def depth_mm(raw: Any, shape: tuple[int, int], mm_per_unit: float) -> Depth:
         raise ValueError(f"depth cannot be read: strides {image.strides}, {mm_per_unit} mm per unit")
     if image.dtype == np.uint16 and mm_per_unit == 1.0:
         return np.array(image, dtype=np.uint16, order="C", copy=True)
-    scaled = np.nan_to_num(image.astype(np.float32) * np.float32(mm_per_unit), nan=0, posinf=0, neginf=0)
-    scaled[(scaled < 0) | (scaled > FURTHEST_MM)] = 0
-    return np.ascontiguousarray(np.rint(scaled), dtype=np.uint16)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is past all numbers is no distance
+        scaled = image.astype(np.float32, order="C")
+        scaled *= np.float32(mm_per_unit)
+        scaled += np.float32(0.5)
+        possible = (scaled >= 0) & (scaled < FURTHEST_MM)  # not so for what is no number
+    return np.where(possible, scaled, np.float32(0)).astype(np.uint16)
 
 
 def known_intrinsics(wanted: Wanted, told: Intrinsics | None, shape: tuple[int, int]) -> Intrinsics:

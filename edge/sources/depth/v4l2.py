@@ -60,16 +60,12 @@ class V4l2Camera:
         self._capture = cv2.VideoCapture()
         try:
             with in_plain_words(KIND, device, "cannot be opened"):
-                asked = {
-                    cv2.CAP_PROP_FOURCC: Y16,
-                    cv2.CAP_PROP_CONVERT_RGB: 0,
-                    cv2.CAP_PROP_FRAME_WIDTH: wanted.width,
-                    cv2.CAP_PROP_FRAME_HEIGHT: wanted.height,
-                    cv2.CAP_PROP_FPS: round(wanted.fps),
-                }
-                flat = [number for pair in asked.items() for number in pair]
-                if not self._capture.open(device, cv2.CAP_V4L2, flat):
+                format_alone = [cv2.CAP_PROP_FOURCC, Y16, cv2.CAP_PROP_CONVERT_RGB, 0]
+                if not self._capture.open(device, cv2.CAP_V4L2, format_alone):
                     raise CameraGone(KIND, device, "does not open, or is in use, or has no Y16")
+                self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, wanted.width)  # what of these it has not, it keeps
+                self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, wanted.height)
+                self._capture.set(cv2.CAP_PROP_FPS, round(wanted.fps))
                 if int(self._capture.get(cv2.CAP_PROP_FOURCC)) != Y16:
                     raise CameraGone(
                         KIND, device, "has no 16-bit pictures (Y16): it is no depth camera of this kind"
