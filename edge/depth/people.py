@@ -252,7 +252,7 @@ class People:
         return now_s - track.seen_s > (HIDDEN_S if fell and self._is_person(track) else LOST_S)
 
     def _was_falling(self, track: Track) -> bool:
-        """Tell whether somebody was on their way down when last seen: they lie behind furniture, or out of view."""
+        """Tell whether somebody was on their way down when last seen: they lie behind furniture or out of view."""
         return track.was_tall and track.speed_mps < FALLING_MPS and track.blob.head_m < TALL_M
 
     def _is_person(self, track: Track) -> bool:
