@@ -56,6 +56,7 @@ ARROWS: dict[str, set[str]] = {
     "edge.export": {"edge.core.incident", "edge.journal", "edge.settings", "edge.sinks.fhir"},
     "edge.form": {"edge.core.incident", "edge.export", "edge.journal", "edge.settings", "edge.sinks.fhir"},
     "edge.keys": {"edge.settings", "firmware_bridge"},
+    "edge.replay_camera": {"edge.core", "edge.depth", "edge.sources.depth", "models", "cv2"},
     "edge.cwa": {"models", "numpy"},
     "edge.recording": {"edge.cwa", "models", "numpy"},
     "edge.sinks": {"edge.sinks", "edge.broker", "edge.channels", "edge.core.incident", "edge.journal"}

@@ -20,12 +20,25 @@ if TYPE_CHECKING:
 
 @app.command(epilog="Example: fallwatch replay --placement wrist --json tests/data/fall-forward-wrist.csv")
 def replay(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Recordings as CSV or CWA.")],
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="Recordings as CSV or CWA; depth folders with --camera.")
+    ],
     placement: Annotated[str | None, typer.Option("--placement", help="wrist or waist; beats the file.")] = None,
     model: Annotated[Path | None, typer.Option("--model", help="Folder of a model bundle.")] = None,
+    camera: Annotated[
+        Path | None, typer.Option("--camera", metavar="CALIB.json", help="The files are folders of depth PNGs.")
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option("--trace", metavar="FILE", help="With --camera: what was seen, frame by frame.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Replay recordings through the pipeline of the daemon, in virtual time."""
+    if camera is not None:
+        _replay_camera(camera, files, model, trace, as_json=as_json)
+        return
+    if trace is not None:
+        stop("--trace is for depth folders: name their calibration with --camera CALIB.json", status=2)
     from edge.recording import RecordingUnreadable
     from models.card import BundleRefused, newest
     from models.scorer import Scorer
@@ -50,6 +63,39 @@ def replay(
         except RecordingUnreadable as error:
             failed = True
             result = {"recording": name, "error": error.reason}
+        say(json.dumps(result) if as_json else _replay_line(result))
+    raise SystemExit(1 if failed else 0)
+
+
+def _replay_camera(
+    calib: Path, folders: list[str], model: Path | None, trace: Path | None, *, as_json: bool
+) -> None:
+    from edge.replay_camera import replay_folder
+    from edge.sources.depth import CameraGone
+    from edge.sources.depth.folder import read_calibration
+    from models.card import BundleRefused, newest
+    from models.scorer import Scorer
+
+    if trace is not None and len(folders) > 1:
+        stop("--trace takes one folder at a time", status=2)
+    try:
+        calibration, scorer = read_calibration(calib), Scorer(model or newest("camera"))
+    except ValueError as error:
+        stop(str(error), status=2)
+    except BundleRefused as error:
+        stop(f"model is refused: {error}", status=2)
+    if scorer.card.placement != "camera":
+        stop(f"--model {model}: it is for {scorer.card.placement}, not for a camera", status=2)
+    failed = False
+    for name in folders:
+        try:
+            result: dict[str, Any] = replay_folder(Path(name), calibration, scorer, trace=trace)
+            result["recording"] = name
+        except CameraGone as error:
+            failed = True
+            result = {"recording": name, "error": error.reason}
+        except OSError as error:
+            stop(f"--trace {trace}: {error.strerror or error}", status=2)
         say(json.dumps(result) if as_json else _replay_line(result))
     raise SystemExit(1 if failed else 0)
 

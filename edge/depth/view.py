@@ -70,6 +70,11 @@ def plan_axes(floor: Plane) -> tuple[Image, Image]:
     return right.astype(np.float32), forward
 
 
+def looks_down(floor: Plane) -> bool:
+    """Tell whether a camera hangs so that its y axis says little of height: from the ceiling."""
+    return abs(floor.b) < 0.3
+
+
 def zone_corners(zone: Zone, floor: Plane) -> Image:
     """Return a zone's corners in plan, shape (n, 2), metres right of and away from the camera.
 
@@ -78,7 +83,7 @@ def zone_corners(zone: Zone, floor: Plane) -> Image:
     """
     right, forward = plan_axes(floor)
     corners = np.asarray(zone.polygon_m, np.float32)
-    if abs(floor.b) < 0.3:
+    if looks_down(floor):
         return corners
     x, z = corners[:, 0], corners[:, 1]
     y = (zone.height_m - floor.d - floor.a * x - floor.c * z) / floor.b

@@ -87,6 +87,7 @@ class Recording:
     folder: Path
     calibration: Calibration
     bad_frames: int = 0
+    number: int = -1  # of the frame last yielded
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the usable frames.
@@ -109,6 +110,7 @@ class Recording:
             else:
                 last_s = time_s
                 usable += 1
+                self.number = number
                 yield Frame(depth, time_s)
                 continue
             self.bad_frames += 1
