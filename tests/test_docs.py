@@ -30,7 +30,7 @@ from edge.core.incident import Incident, Kind, Outcome, new_incident_id
 from edge.core.supervision import Cause
 from edge.core.words import page_text
 from edge.journal import Case
-from edge.settings import Settings, load_settings
+from edge.settings import CameraZoneSettings, ConsentSettings, Settings, load_settings
 from edge.sinks.mqtt import EVENT_TYPES, parse_quiet, parse_set
 from firmware_bridge.devices.broker import BrokerDecoder, Heard, Said
 from firmware_bridge.wire import WORN, Status
@@ -290,8 +290,8 @@ def agree(documented: dict[str, str], fields: list[Any], where: str) -> None:
             assert tomllib.loads(f"v = {default.strip('`')}")["v"] == field.default_factory(), (
                 f"{where} {field.name}"
             )
-        elif field.default is dataclasses.MISSING:
-            assert default == "needed", f"{where} {field.name}"
+        elif field.default is dataclasses.MISSING or field.default is None:
+            assert default == ("none" if field.default is None else "needed"), f"{where} {field.name}"
         else:
             wanted = list(field.default) if isinstance(field.default, tuple) else field.default
             assert tomllib.loads(f"v = {default.strip('`')}")["v"] == wanted, f"{where} {field.name}"
@@ -301,6 +301,14 @@ def agree(documented: dict[str, str], fields: list[Any], where: str) -> None:
 def test_the_settings_page_has_every_key_with_its_default(heading: str, name: str, cls: type[Any]) -> None:
     text = section("settings.md", heading).partition("\n### ")[0]
     agree({cells[0].strip("`"): cells[1] for cells in rows(text)}, list(dataclasses.fields(cls)), f"[{name}]")
+
+
+@pytest.mark.parametrize(
+    ("heading", "cls"), [("[camera.consent]", ConsentSettings), ("[[camera.zone]]", CameraZoneSettings)], ids=str
+)
+def test_the_settings_page_has_every_key_of_what_belongs_to_a_camera(heading: str, cls: type[Any]) -> None:
+    text = section("settings.md", "[[camera]]").partition(f"\n### {heading}\n")[2].partition("\n### ")[0]
+    agree({cells[0].strip("`"): cells[1] for cells in rows(text)}, list(dataclasses.fields(cls)), heading)
 
 
 @pytest.mark.parametrize("cls", typing.get_args(AnyChannel), ids=lambda cls: cls.__name__)
