@@ -28,7 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "edge.sources": {"edge.sources", "edge.broker", "edge.settings", "firmware_bridge", "paho"},
     "edge.sources.ble": {"edge.core.ble_ladder", "edge.sources", "firmware_bridge"},
     "edge.sources.bleak_radio": {"edge.sources.ble", "bleak", "dbus_fast"},
-    "edge.sources.depth": {"edge.sources.depth", "edge.depth", "cv2", "numpy"}
+    "edge.sources.depth": {"edge.sources.depth", "edge.clock", "edge.depth", "cv2", "numpy"}
     | {"pyorbbecsdk", "depthai", "ArducamDepthCamera", "pyrealsense2"},
     "edge.depth": {"edge.depth", "edge.core.seen", "edge.core.supervision", "cv2", "numpy"},
     "models": {"models", "numpy", "onnxruntime"},
