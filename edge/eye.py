@@ -213,6 +213,8 @@ def watch_over(eye: Eye, outside: Outside) -> NoReturn:
 def main() -> None:
     """Look until standard input is closed."""
     keep_memory_here()
+    # numpy.random wants it and nobody here uses it: OpenSSL takes 3.4 MB of memory.
+    sys.modules["_hashlib"] = None  # type: ignore[assignment]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # at a terminal it is for the parent
     outside = Outside()
     sys.excepthook = outside.on_error
