@@ -79,6 +79,11 @@ class Eye:
         self._command = command
         self._may_look = threading.Event()
 
+    @property
+    def may_look(self) -> bool:
+        """Whether it is to run."""
+        return self._may_look.is_set()
+
     def allow(self, allowed: bool) -> None:
         """Let it look, or shut it."""
         if allowed:
