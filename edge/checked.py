@@ -7,6 +7,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,7 +70,8 @@ def build(cls: type[T], table: Mapping[str, Any], path: Path, where: str) -> T:
 def _value(hint: Any, value: Any, path: Path, key: str) -> Any:
     origin = typing.get_origin(hint)
     if origin is types.UnionType:  # of kinds of one thing: the table says which
-        hint = _kind(typing.get_args(hint), value, path, key)
+        kinds = tuple(kind for kind in typing.get_args(hint) if kind is not types.NoneType)  # or left out
+        hint = _kind(kinds, value, path, key) if len(kinds) > 1 else kinds[0]
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
             raise SettingsError(path, key, f"is a table: write [{key}]")
@@ -92,8 +94,10 @@ def _value(hint: Any, value: Any, path: Path, key: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     fits = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+    fits = fits and not isinstance(value, datetime)  # which is a date too
     if not fits or (hint is float and not math.isfinite(value)):
         words = {str: "text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
+        words[date] = "a date without quotes, such as 2026-11-22"
         raise SettingsError(path, key, f"{value!r} is wrong; use {words[hint]}")
     return value
 

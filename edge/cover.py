@@ -17,6 +17,7 @@ class Spell:
     resident: str | None  # None: the whole home
     room: str | None
     wearable: str | None
+    camera: str | None
     cause: str
     begun_at: datetime  # when it was told
     ended_at: datetime | None  # None: it still holds
@@ -33,6 +34,7 @@ class Spell:
             "resident": self.resident,
             "room": self.room,
             "wearable": self.wearable,
+            "camera": self.camera,
             "cause": self.cause,
             "begun_at": utc_text(self.begun_at),
             "ended_at": None if self.ended_at is None else utc_text(self.ended_at),
@@ -54,6 +56,7 @@ def _spell(case: Case) -> Spell:
         facts.resident,
         facts.room,
         facts.wearable,
+        facts.camera,
         facts.cause or "unknown",
         facts.raised_at,
         None if resolved is None else resolved.at,

@@ -168,7 +168,7 @@ class Note:
     """Something that happened to the home rather than to an incident."""
 
     seq: int
-    kind: str  # lost, loss-told, snoozed, snooze-ended, test-sent, tested
+    kind: str  # lost, loss-told, snoozed, snooze-ended, test-sent, tested, camera-paused, camera-resumed
     at: datetime
     boot: str
     mono_s: float

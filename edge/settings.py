@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import re
 import tomllib
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo
@@ -149,6 +151,78 @@ class BleSettings:
         return f"ble:{self.adapter}"
 
 
+INTRINSICS = ("fx", "fy", "cx", "cy")
+TELLS_NO_INTRINSICS = ("v4l2", "folder")
+
+
+@dataclass(frozen=True, slots=True)
+class CameraZoneSettings:
+    """A bed or chair in a camera's view: who lies there is in bed."""
+
+    kind: Literal["bed", "chair"]
+    polygon_m: tuple[tuple[float, ...], ...]  # corners of its surface, camera x and z
+    height_m: float  # of its surface above the floor
+
+    def __post_init__(self) -> None:
+        right = len(self.polygon_m) >= 3 and all(len(corner) == 2 for corner in self.polygon_m)
+        need(right, "polygon_m", "give three or more corners, such as [[-0.5, 2.0], [0.5, 2.0], [0.5, 4.0]]")
+        need(0 <= self.height_m <= 2, "height_m", "use a height from 0 to 2")
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentSettings:
+    """What allows a camera to look: the resident's consent, or a best-interests decision."""
+
+    kind: Literal["consent", "best-interests"]
+    given: date
+    review: date  # from this day on it no longer counts
+
+    def __post_init__(self) -> None:
+        need(self.given < self.review, "review", "name a day after given")
+
+    def holds(self, today: date) -> bool:
+        """Tell whether it is in date."""
+        return self.given <= today < self.review
+
+
+@dataclass(frozen=True, slots=True)
+class CameraSettings:
+    """A depth camera: where it hangs, how it is reached, and what allows it to look."""
+
+    id: str
+    room: str
+    kind: Literal["orbbec", "oak", "arducam", "realsense", "v4l2", "folder"]
+    device: str = ""  # a serial number or a path; empty: the first found
+    width: int = 640
+    height: int = 480
+    fps: float = 30.0
+    fx: float = 0.0  # these four in pixels, where the camera does not tell them
+    fy: float = 0.0
+    cx: float = 0.0
+    cy: float = 0.0
+    floor: tuple[float, ...] = ()  # of the plane in camera axes; empty: found
+    resident: str = ""  # whose room it is
+    consent: ConsentSettings | None = None  # without it the camera stays off
+    zone: tuple[CameraZoneSettings, ...] = ()
+
+    def __post_init__(self) -> None:
+        need(bool(ID_PATTERN.fullmatch(self.id)), "id", "use letters, digits, '.', '_' or '-', such as 'cam-12'")
+        need(bool(self.room.strip()), "room", "name the room it hangs in, such as '12'")
+        need(self.kind != "folder" or bool(self.device), "device", "name the folder of its images")
+        for key in ("width", "height"):
+            need(16 <= getattr(self, key) <= 4096, key, "use a number from 16 to 4096, such as 640 and 480")
+        need(1 <= self.fps <= 120, "fps", "use a rate from 1 to 120, such as 30")
+        given = [key for key in INTRINSICS if getattr(self, key)]
+        missing = next((key for key in INTRINSICS if key not in given), "")
+        need(not given or not missing, missing, f"is missing beside {', '.join(given)}: give all four")
+        need(bool(given) or self.kind not in TELLS_NO_INTRINSICS, "fx", f"a {self.kind} camera does not tell it")
+        need(all(getattr(self, key) >= 0 for key in INTRINSICS), "fx", "use numbers above 0")
+        level = len(self.floor) == 4 and abs(math.hypot(*self.floor[:3]) - 1) < 0.01 and self.floor[3] > 0
+        need(
+            not self.floor or level, "floor", "copy the four numbers from fallwatch camera floor, or leave it out"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class EscalationSettings:
     """Whom to call, and how soon to widen the call."""
@@ -275,6 +349,7 @@ class DetectSettings:
 
     wrist_model: str = ""  # empty: the newest shipped
     waist_model: str = ""
+    camera_model: str = ""
     wrist_shadow: str = ""  # on trial beside the first, alarms nobody; empty: none
     waist_shadow: str = ""
     silence_s: float = 60.0  # a wearable that said nothing for so long is reported blind
@@ -282,9 +357,11 @@ class DetectSettings:
     not_worn_page_s: float = 900.0  # the same for one that is not worn: time for a wash
     charging_page_s: float = 10_800.0  # the same for one on its charger
     link_page_s: float = 20.0  # the same for a receiver, or this computer's Bluetooth
+    camera_page_s: float = 20.0  # the same for a camera
 
     def __post_init__(self) -> None:
         need_above_zero(self, "silence_s", "blind_page_s", "not_worn_page_s", "charging_page_s", "link_page_s")
+        need_above_zero(self, "camera_page_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +381,7 @@ class Settings:
     detect: DetectSettings = field(default_factory=DetectSettings)
     wearable: tuple[WearableSettings, ...] = ()
     ble: BleSettings = field(default_factory=BleSettings)
+    camera: tuple[CameraSettings, ...] = ()
     path: Path = DEFAULT_CONFIG
 
     def __post_init__(self) -> None:
@@ -319,6 +397,9 @@ class Settings:
             "pager.name": list(self.channel_names()),
             "zone.name": [z.name for z in self.zone],
             "shift.name": [s.name for s in self.shift],
+            "camera.id": [c.id for c in self.camera],
+            # Two of a kind that each take the first found would take the same.
+            "camera.device": [f"{c.kind} {c.device}" for c in self.camera],
         }
         for key, values in own.items():
             for i, value in enumerate(values):
@@ -335,6 +416,15 @@ class Settings:
             for key, named in (("groups", channel.groups), ("addresses", tuple(channel.addresses))):
                 stray = next((g for g in named if g not in groups), "")
                 need(not stray, f"pager[{i}].{key}", f"{stray!r} is in no groups of [escalation] or [[route]]")
+        rooms = {*(r.room for r in self.resident), *(room for zone in self.zone for room in zone.rooms)}
+        for i, camera in enumerate(self.camera, start=1):
+            remedy = f"{camera.room!r} is the room of no [[resident]] and in no [[zone]]"
+            need(camera.room in rooms, f"camera[{i}].room", remedy)
+            theirs = next((r for r in self.resident if r.id == camera.resident), None)
+            remedy = f"there is no resident {camera.resident!r}; add them as [[resident]]"
+            need(not camera.resident or theirs is not None, f"camera[{i}].resident", remedy)
+            remedy = f"{camera.resident} lives in room {theirs.room if theirs else ''}, not {camera.room}"
+            need(theirs is None or theirs.room == camera.room, f"camera[{i}].resident", remedy)
 
     @property
     def secrets(self) -> Path:
@@ -352,6 +442,10 @@ class Settings:
     def resident_of(self, wearable: str) -> ResidentSettings | None:
         """Return who wears ``wearable``, if anybody does."""
         return next((r for r in self.resident if wearable in r.wearables), None)
+
+    def cameras_of(self, resident: str) -> tuple[CameraSettings, ...]:
+        """Return the cameras in a resident's own room."""
+        return tuple(camera for camera in self.camera if camera.resident == resident)
 
     def wearable_kind(self, wearable: str) -> str:
         """Return what a wearable is: ``fallwatch`` for one that comes by our own receiver."""

@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import json
 import os
+import queue
 import re
 import shlex
 import shutil
@@ -23,6 +24,7 @@ import pytest
 import typer.main
 
 from edge.alarm.document import incident_document
+from edge.alarm.mqtt_feed import MqttFeed
 from edge.channels import AnyChannel, Channel
 from edge.cli import app
 from edge.core.escalation import Words
@@ -30,7 +32,15 @@ from edge.core.incident import Incident, Kind, Outcome, new_incident_id
 from edge.core.supervision import Cause
 from edge.core.words import page_text
 from edge.journal import Case
-from edge.settings import Settings, load_settings
+from edge.settings import (
+    CameraSettings,
+    CameraZoneSettings,
+    ConsentSettings,
+    HomeSettings,
+    ResidentSettings,
+    Settings,
+    load_settings,
+)
 from edge.sinks.mqtt import EVENT_TYPES, parse_quiet, parse_set
 from firmware_bridge.devices.broker import BrokerDecoder, Heard, Said
 from firmware_bridge.wire import WORN, Status
@@ -290,8 +300,8 @@ def agree(documented: dict[str, str], fields: list[Any], where: str) -> None:
             assert tomllib.loads(f"v = {default.strip('`')}")["v"] == field.default_factory(), (
                 f"{where} {field.name}"
             )
-        elif field.default is dataclasses.MISSING:
-            assert default == "needed", f"{where} {field.name}"
+        elif field.default is dataclasses.MISSING or field.default is None:
+            assert default == ("none" if field.default is None else "needed"), f"{where} {field.name}"
         else:
             wanted = list(field.default) if isinstance(field.default, tuple) else field.default
             assert tomllib.loads(f"v = {default.strip('`')}")["v"] == wanted, f"{where} {field.name}"
@@ -301,6 +311,14 @@ def agree(documented: dict[str, str], fields: list[Any], where: str) -> None:
 def test_the_settings_page_has_every_key_with_its_default(heading: str, name: str, cls: type[Any]) -> None:
     text = section("settings.md", heading).partition("\n### ")[0]
     agree({cells[0].strip("`"): cells[1] for cells in rows(text)}, list(dataclasses.fields(cls)), f"[{name}]")
+
+
+@pytest.mark.parametrize(
+    ("heading", "cls"), [("[camera.consent]", ConsentSettings), ("[[camera.zone]]", CameraZoneSettings)], ids=str
+)
+def test_the_settings_page_has_every_key_of_what_belongs_to_a_camera(heading: str, cls: type[Any]) -> None:
+    text = section("settings.md", "[[camera]]").partition(f"\n### {heading}\n")[2].partition("\n### ")[0]
+    agree({cells[0].strip("`"): cells[1] for cells in rows(text)}, list(dataclasses.fields(cls)), heading)
 
 
 @pytest.mark.parametrize("cls", typing.get_args(AnyChannel), ids=lambda cls: cls.__name__)
@@ -336,6 +354,7 @@ FAULTS = (
     "incident store was cut short",
     *(Cause.UNREADABLE, Cause.RECORD, Cause.RECORD_REFUSES, Cause.BROKER, Cause.INTERFERENCE),
     *(Cause.LOW_BATTERY, Cause.BUTTON_STUCK, Cause.WEAK_RADIO, Cause.OLD_FIRMWARE, Cause.TWO_WORN),
+    Cause.CAMERA_REVIEW,
 )
 
 
@@ -400,14 +419,32 @@ def test_the_mqtt_page_has_every_field_of_an_incident() -> None:
     fields = [
         name for cells in rows(section("mqtt.md", "An incident")) for name in re.findall(r"`(\w+)`", cells[0])
     ]
-    document = incident_document(Case(incident(Kind.BLIND, cause=str(Cause.JOURNAL))), now_s=0.0)
-    assert fields == list(document)
+    facts = dataclasses.replace(incident(Kind.BLIND, cause=str(Cause.CAMERA_GONE)), camera="cam-12")
+    assert fields == list(incident_document(Case(facts), now_s=0.0))
 
 
 def test_the_example_document_has_the_fields_of_a_real_one() -> None:
     (example,) = [text for text in fences(ROOT / "docs" / "mqtt.md", "json") if '"schema"' in text]
     document = incident_document(Case(incident(Kind.FALL)), now_s=0.0)
     assert list(json.loads(example)) == list(document)
+
+
+def test_the_mqtt_page_has_every_field_of_a_camera() -> None:
+    class Broker:
+        def publish_camera(self, camera: str, look: dict[str, Any]) -> None:
+            self.look = look
+
+    settings = Settings(
+        HomeSettings("site-7"),
+        resident=(ResidentSettings("r12", "12"),),
+        camera=(CameraSettings("cam-12", "12", "oak"),),
+    )
+    feed, feed._publisher = MqttFeed(settings, queue.SimpleQueue(), now_s=0.0), Broker()  # type: ignore[assignment]
+    feed.cameras(None, now_s=0.0)
+    text = section("mqtt.md", "A camera")
+    fields = [name for cells in rows(text) for name in re.findall(r"`(\w+)`", cells[0])]
+    (example,) = [text for text in fences(ROOT / "docs" / "mqtt.md", "json") if '"sees"' in text]
+    assert fields == list(json.loads(example)) == list(feed._publisher.look)  # type: ignore[attr-defined]
 
 
 def test_the_example_acknowledgement_is_taken() -> None:

@@ -47,6 +47,15 @@ ARROWS: dict[str, set[str]] = {
     "edge.channels": {"edge.checked"},
     "edge.settings": {"edge.channels", "edge.checked"},
     "edge.runfile": {"edge.clock"},
+    "edge.pause": {"edge.clock", "edge.core.incident", "edge.runfile"},
+    "edge.eye": {
+        "edge.clock",
+        "edge.core.seen",
+        "edge.core.supervision",
+        "edge.depth",
+        "edge.sources.depth",
+        "cv2",
+    },
     "edge.failpoint": set(),
     "edge.watchdog": set(),
     "edge.journal": {"edge.clock", "edge.core.incident", "edge.failpoint"},
@@ -63,7 +72,7 @@ ARROWS: dict[str, set[str]] = {
     | {"edge.settings"}
     | {"edge.checked", "gpiod", "jwt", "paho", "serial"},
     "edge.detect": {"edge.detect", "edge.core", "edge.clock", "edge.journal", "edge.keys", "edge.runfile"}
-    | {"edge.settings", "edge.sources", "edge.watchdog", "firmware_bridge", "models", "numpy"},
+    | {"edge.pause", "edge.settings", "edge.sources", "edge.watchdog", "firmware_bridge", "models", "numpy"},
     "edge.alarm": {"edge.alarm", "edge.channels", "edge.clock", "edge.failpoint", "edge.journal", "edge.runfile"}
     | {f"edge.core.{name}" for name in ("delivery", "escalation", "incident", "routing", "supervision", "words")}
     | {"edge.settings", "edge.sinks", "edge.watchdog"},
@@ -138,6 +147,11 @@ def test_a_broken_model_cannot_silence_a_pager() -> None:
     lean += [m for m in MODULES if m.startswith(("edge.alarm.", "edge.sinks.", "firmware_bridge.", "edge.cli."))]
     lean.remove("edge.cli.__main__")  # it would run
     assert not loaded(*lean) & {"numpy", "onnxruntime", "models", "torch", "training"}
+
+
+def test_an_eye_loads_no_model_and_detection_loads_no_image() -> None:
+    assert not loaded("edge.eye") & {"onnxruntime", "models", "typer", "sqlite3"}
+    assert not loaded("edge.detect.service") & {"cv2"}
 
 
 def test_detection_loads_no_training_and_no_command_line() -> None:

@@ -46,6 +46,8 @@ def incident_document(case: Case, *, now_s: float) -> dict[str, Any]:
     }
     if facts.cause is not None:
         document["cause"] = facts.cause
+    if facts.camera is not None:
+        document["camera"] = facts.camera
     return document
 
 

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from edge.alarm.document import incident_document
-from edge.core.supervision import LineWatch
+from edge.core.supervision import Cause, LineWatch
 from edge.journal import Case, Event, Journal, Snooze
 from edge.settings import Settings
 from edge.sinks.mqtt import Events, MqttPublisher
 
 SAVE_EVERY_S = 5.0
+PAUSE_MOVED_S = 3.0  # the end of a pause that moves by more was asked for anew
 UNTOLD = ("recorded",)  # events that change nothing about what others see
 
 
@@ -27,6 +28,7 @@ class MqttFeed:
             events,
             rooms={r.id: r.room for r in settings.resident},
             channels=list(settings.channel_names()),
+            cameras={c.id: c.room for c in settings.camera},
             password=settings.broker_password(),
         )
         self._reason = "not connected yet"
@@ -37,6 +39,8 @@ class MqttFeed:
         self._done = self._saved = 0
         self._saved_s = 0.0
         self._snoozes: dict[str, Snooze] = {}
+        self._cameras = {c.id: (c.room, c.resident) for c in settings.camera}
+        self._looks: dict[str, tuple[str, float]] = {}  # camera: the cause last told, when its pause ends
 
     def start(self) -> None:
         """Begin to connect."""
@@ -82,6 +86,25 @@ class MqttFeed:
                 left_s = None if snooze is None else round(snooze.until_s - now_s)
                 self._publisher.publish_snooze(resident, left_s, "" if snooze is None else snooze.by)
         self._snoozes = dict(snoozes)
+
+    def cameras(self, told: Mapping[str, Mapping[str, Any]] | None, *, now_s: float) -> None:
+        """Tell how the cameras are, where that has changed; ``told`` is None where detection says nothing."""
+        for camera, (room, resident) in self._cameras.items():
+            look = (told or {}).get(camera, {"well": False, "cause": Cause.DETECT_SILENT})
+            cause, left_s = str(look["cause"] or ""), look.get("paused_left_s") or 0
+            before, until_s = self._looks.get(camera, (None, 0.0))
+            if cause == before and (not left_s or abs(now_s + left_s - until_s) < PAUSE_MOVED_S):
+                continue
+            self._looks[camera] = (cause, now_s + left_s)
+            document = {
+                "sees": bool(look["well"]),
+                "cause": cause or None,
+                "room": room,
+                "resident": resident or None,
+                "paused_left_s": left_s,
+                "paused_by": look.get("paused_by") or "",
+            }
+            self._publisher.publish_camera(camera, document)
 
     def feed(self, journal: Journal, *, seq: int, now_s: float) -> None:
         """Hand over what the broker has room for, of the events up to ``seq``."""

@@ -445,6 +445,7 @@ class AlarmService:
         if self._mqtt is not None:
             self._mqtt.on_timer(now_s)
             self._mqtt.snoozes(self._snoozes, now_s=now_s)
+            self._mqtt.cameras(None if silent or detect is None else detect.get("cameras"), now_s=now_s)
         for unwritten in (detect or {}).get("unwritten", []):
             self._on_unwritten(unwritten)
         for word in take_words(self._run):

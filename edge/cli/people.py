@@ -55,7 +55,7 @@ def incidents(
     table = Table(Column("incident", no_wrap=True), "what", "who goes", show_lines=True)
     for case, d in zip(cases, documents, strict=True):
         what = f"{d['kind']} room {d['room']} {d['bed'] or ''}" if d["room"] else f"{d['kind']}: {d.get('cause')}"
-        lain = "" if d["on_floor_s"] is None else f", {_duration(d['on_floor_s'])} on the floor"
+        lain = "" if d["on_floor_s"] is None else f", {duration(d['on_floor_s'])} on the floor"
         goes = f"{d['state']}: {d['acknowledged']['by']}" if d["acknowledged"] else "NOBODY YET"
         if case.facts.board_only:
             goes = "nobody is called: for the board"
@@ -149,7 +149,7 @@ def snooze(
         say(f"Falls of resident {one.id}, room {one.room}, call again from now on.")
         return
     length_s = journal.snooze(one.id, minutes * 60, who)
-    say(f"Falls of resident {one.id}, room {one.room}, are quiet for {_duration(length_s)}.")
+    say(f"Falls of resident {one.id}, room {one.room}, are quiet for {duration(length_s)}.")
     say("A pressed button, a long lie and somebody who lies still are not. What is open then calls by itself.")
 
 
@@ -213,7 +213,8 @@ def status(
     named = dict.fromkeys([*(d.port for d in settings.dongle), *(w.link for w in settings.wearable), *links])
     parts += [_part("receiver", name, links.get(name), stopped) for name in named]
     for resident in settings.resident:
-        parts += _wearable_parts(resident, fresh, stopped)
+        parts += _wearable_parts(settings, resident, fresh, stopped)
+    parts += camera_parts(settings, detect)
     for name, reason in (fresh or {}).get("models_refused", {}).items():
         parts.append({"part": "model", "name": name, "well": False, "cause": f"refused: {reason}"})
     for told in (fresh or {}).get("shadows", []):
@@ -240,7 +241,7 @@ def status(
             _part("mqtt", settings.mqtt.host, (fresh or {}).get("mqtt"), stopped or "broker not connected")
         )
     for name, quiet in (fresh or {}).get("snoozes", {}).items():
-        remark = f"falls are quiet for {_duration(quiet['left_s'])} more, by {quiet['by']}"
+        remark = f"falls are quiet for {duration(quiet['left_s'])} more, by {quiet['by']}"
         parts.append({"part": "quiet", "name": name, "well": True, "cause": remark})
     if fresh is not None:
         parts.append(_part("journal", "journal", fresh["journal"], None))
@@ -252,13 +253,26 @@ def status(
     raise SystemExit(0 if well else 1)
 
 
+def camera_parts(settings: Settings, detect: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Return a part for each camera."""
+    stopped = None if _service("detect", detect)["well"] else "fall detection stopped"
+    told = (detect or {}).get("cameras", {}) if stopped is None else {}
+    parts = []
+    for camera in settings.camera:
+        part = _part("camera", camera.id, told.get(camera.id), stopped)
+        if part.get("paused_left_s") is not None:
+            part["cause"] = f"{part['cause']} for {duration(part['paused_left_s'])} more, by {part['paused_by']}"
+        parts.append({**part, "resident": camera.resident or None, "room": camera.room})
+    return parts
+
+
 def _wearable_parts(
-    resident: ResidentSettings, detect: dict[str, Any] | None, stopped: str | None
+    settings: Settings, resident: ResidentSettings, detect: dict[str, Any] | None, stopped: str | None
 ) -> list[dict[str, Any]]:
     """Return a part for each wearable of a resident; a second one that rests blinds nobody."""
     told = (detect or {}).get("residents", {}).get(resident.id, {})
     if not resident.wearables:
-        if resident.cover == "none":
+        if resident.cover == "none" or settings.cameras_of(resident.id):
             return []
         return [_part("wearable", f"resident {resident.id}", None, "no wearable") | {"room": resident.room}]
     parts = []
@@ -296,6 +310,16 @@ def _part(part: str, name: str, told: dict[str, Any] | None, missing: str | None
 
 
 def _show_status(parts: list[dict[str, Any]], well: bool) -> None:
+    show_parts(parts)
+    say(
+        "All is well."
+        if well
+        else "Not all is well: see the lines marked BLIND. Residents there are not protected."
+    )
+
+
+def show_parts(parts: list[dict[str, Any]]) -> None:
+    """Write a table of parts for people."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -313,17 +337,12 @@ def _show_status(parts: list[dict[str, Any]], well: bool) -> None:
             escape(part["name"]),
             escape(part.get("room", "")),
             f"[{colour}]{state}[/]",
-            "" if since is None else _duration(since),
+            "" if since is None else duration(since),
             escape(str(part["cause"] or "")),
             battery,
             counted,
         )
     Console().print(table)
-    say(
-        "All is well."
-        if well
-        else "Not all is well: see the lines marked BLIND. Residents there are not protected."
-    )
 
 
 COUNTED = (
@@ -339,6 +358,9 @@ COUNTED = (
     "unknown_wearable",
     "unreadable",
     "skipped_reads",
+    "frame_s_ago",
+    "restarts",
+    "bad_lines",
 )
 
 
@@ -393,7 +415,8 @@ def full_id(journal: Any, start: str) -> str:
     return str(found[0])
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time in words."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

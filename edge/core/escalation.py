@@ -114,9 +114,10 @@ class Escalation:
         self._on_floor = incident.kind in {Kind.FALL, Kind.LONG_LIE} and "upright" not in self._motions
         self._floor_told = sum(since_impact_s >= due for due in policy.follow_up_s)
         self._news: list[tuple[Words, tuple[str, ...]]] = []
-        # One blind wearable, or a fault that blinds nobody, asks the first group only; a home gone blind is
-        # everybody's business.
-        self._widens = incident.kind is not Kind.BLIND or (incident.wearable is None and not incident.fault)
+        # One blind wearable or camera, or a fault that blinds nobody, asks the first group only; a home gone blind
+        # is everybody's business.
+        one = incident.wearable or incident.camera
+        self._widens = incident.kind is not Kind.BLIND or (one is None and not incident.fault)
         self._repeat_s = policy.repeat_every_s if self._widens else policy.technical_repeat_s
 
     # -- what happened ------------------------------------------------------------------------

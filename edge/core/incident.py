@@ -57,6 +57,7 @@ class Incident:
     room: str | None = None
     bed: str | None = None
     wearable: str | None = None
+    camera: str | None = None
     placement: str | None = None
     probability: float | None = None
     model: str | None = None

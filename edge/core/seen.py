@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 
 # What the network sees of one person, in this order; heights above the floor.
@@ -69,8 +70,11 @@ def parse_seen(line: str) -> Seen:
         time_s, people, valid_part, cause = json.loads(line)
         found = tuple(Person(int(p[0]), tuple(map(float, p[1:-1])), float(p[-1])) for p in people)
         seen = Seen(float(time_s), found, float(valid_part), str(cause))
-    except (TypeError, IndexError, RecursionError) as error:
+    except (TypeError, LookupError, OverflowError, RecursionError) as error:
         raise ValueError(f"no line of a camera: {error}") from None
     if any(len(p.features) != len(FEATURES) for p in found):
         raise ValueError(f"no line of a camera: a person has {len(FEATURES)} features")
+    numbers = [seen.time_s, seen.valid_part, *(n for p in found for n in (*p.features, p.on_floor_s))]
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError("no line of a camera: a number is none")
     return seen

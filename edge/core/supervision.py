@@ -5,6 +5,7 @@ The causes are words for staff, used alike on pager, board and in `fallwatch sta
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -49,6 +50,7 @@ class Cause(StrEnum):
     CAMERA_FLOOR = "camera floor not found"
     CAMERA_CONSENT = "camera off: consent not in date"
     CAMERA_PAUSED = "camera paused"
+    CAMERA_REVIEW = "camera consent to be reviewed within two weeks"
 
     DONGLE_GONE = "receiver not connected"
     BLUETOOTH_GONE = "bluetooth of this computer down"
@@ -125,6 +127,31 @@ def warning_of(sight: Sight) -> Cause | None:
 
 
 @dataclass(frozen=True, slots=True)
+class CameraSight:
+    """What is known of one camera now."""
+
+    consented: bool
+    paused: bool
+    heard_s: float | None  # monotonic, of the last word from its program since that may look
+    says: Cause | None = None  # ... why nobody can be seen
+    review_soon: bool = False
+
+
+CAMERA_SILENCE_S = 5.0  # its program says something each second
+
+
+def camera_cause_of(sight: CameraSight, *, now_s: float) -> Cause | None:
+    """Return why this camera sees nobody now, or None when it does."""
+    if not sight.consented:
+        return Cause.CAMERA_CONSENT
+    if sight.paused:
+        return Cause.CAMERA_PAUSED
+    if sight.heard_s is None or now_s - sight.heard_s > CAMERA_SILENCE_S:
+        return Cause.CAMERA_SILENT
+    return sight.says
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """How long each cause is left alone before a person is told; monotonic seconds, since it was named."""
 
@@ -148,8 +175,10 @@ class Limits:
                 return self.button_s
             case Cause.TWO_WORN:
                 return self.two_worn_s
-            case Cause.LOW_BATTERY | Cause.OLD_FIRMWARE:
+            case Cause.LOW_BATTERY | Cause.OLD_FIRMWARE | Cause.CAMERA_CONSENT | Cause.CAMERA_REVIEW:
                 return 0.0
+            case Cause.CAMERA_PAUSED:  # staff know, and it ends by itself
+                return math.inf
         return self.blind_s
 
 
@@ -157,7 +186,8 @@ class Limits:
 # happened lately makes the next such call wait longer; a call is never more than this late.
 COMES_BACK = frozenset({Cause.OUT_OF_RANGE, Cause.SILENT})
 PATIENCE = (1.0, 4.0, 10.0, 20.0)  # times Limits.blind_s
-STAFF_DID = frozenset({Cause.CHARGING, Cause.NOT_WORN})
+SWITCHED_OFF = frozenset({Cause.CAMERA_CONSENT, Cause.CAMERA_PAUSED})  # people decided that it sees nobody
+STAFF_DID = SWITCHED_OFF | {Cause.CHARGING, Cause.NOT_WORN}
 PATIENCE_FORGET_S = 7 * 86_400.0
 
 

@@ -13,11 +13,14 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from edge.clock import clock_ok, monotonic_s, utc_now
 from edge.core.detector import FallDetected, MotionChanged
 from edge.core.incident import Incident, Kind, Outcome, State, new_incident_id, utc_text
 from edge.core.supervision import Cause
+from edge.detect.cameras import Cameras, FoundBy
+from edge.detect.eyes import EyeEvent, Saw, Shut
 from edge.detect.ledger import Judged, WearLedger
 from edge.detect.links import Links
 from edge.detect.pipeline import Found, News, Pipeline, Pressed
@@ -35,7 +38,7 @@ from edge.journal import (
 )
 from edge.keys import KeyStore
 from edge.runfile import write_runfile
-from edge.settings import FEELS_SKIN, ResidentSettings, Settings
+from edge.settings import FEELS_SKIN, CameraSettings, ResidentSettings, Settings
 from edge.watchdog import Watchdog
 from firmware_bridge.link import LinkEvent, Lost, Opened, Received
 from firmware_bridge.session import SealRefused
@@ -65,21 +68,26 @@ class DetectService:
     def __init__(self, settings: Settings, state: Path, run: Path) -> None:
         self._settings = settings
         self._run_file = run / "detect.json"
+        self._timezone = ZoneInfo(settings.home.timezone)
         self._journal_path = state / JOURNAL_FILE
         self._journal: Journal | None = None
         self._writes: deque[Callable[[Journal], object]] = deque()  # in order, until the disk takes them
         self._unwritten: dict[str, dict[str, Any]] = {}  # the incidents among them, for the heartbeat
         self._journal_refuses = False
-        self._events: queue.Queue[LinkEvent] = queue.Queue(QUEUE_READS)
+        self._events: queue.Queue[LinkEvent | EyeEvent] = queue.Queue(QUEUE_READS)
         self._stop = threading.Event()
         self._links = Links(settings)
         self._residents = {wearable: r for r in settings.resident for wearable in r.wearables}
         sealed = [w for w in self._residents if settings.is_sealed(w)]
         self._gateway = KeyStore(settings.secrets, state).gateway(sealed)
         self.refused: dict[str, str] = {}  # model bundles that must not run, and why
-        by_placement = {p: self._load(p) for p in sorted({r.placement for r in self._residents.values()})}
+        placements = {*(r.placement for r in self._residents.values()), *(["camera"] if settings.camera else [])}
+        by_placement = {p: self._load(p) for p in sorted(placements)}
         self._scorers = {p: s for p, s in by_placement.items() if s is not None}
-        self._trials = [t for p, s in by_placement.items() if (t := self._trial(p, s)) is not None]
+        self._cameras = Cameras(settings, state, self._scorers.get("camera"))
+        self._trials = [
+            t for p, s in by_placement.items() if p != "camera" and (t := self._trial(p, s)) is not None
+        ]
         self._pipeline = Pipeline(
             self._gateway,
             {w: by_placement[r.placement] for w, r in self._residents.items()},
@@ -112,6 +120,10 @@ class DetectService:
             threading.Thread(target=run, args=(self._put, self._stop), name=f"link-{i}", daemon=True)
             for i, run in enumerate(self._links.runs, start=1)
         ]
+        threads += [
+            threading.Thread(target=run, args=(self._put, self._stop), name=f"eye-{i}", daemon=True)
+            for i, run in enumerate(self._cameras.runs, start=1)
+        ]
         now_s = monotonic_s()
         self._ledger, self._wear_next_s, self._wear_last_s = WearLedger(now_s), now_s + WEAR_EVERY_S, -math.inf
         for port in self._links.names:
@@ -125,11 +137,12 @@ class DetectService:
         for trial in self._trials:
             trial.start()
         self._watchdog.ready()
-        log.info("detect is ready: %d wearables, %d links", len(self._residents), len(self._links.names))
+        ready = len(self._residents), len(self._links.names), len(self._settings.camera)
+        log.info("detect is ready: %d wearables, %d links, %d cameras", *ready)
         next_tick_s = now_s + TICK_S
         while not self._stop.is_set():
             with contextlib.suppress(queue.Empty):
-                self._on_link(self._events.get(timeout=max(next_tick_s - monotonic_s(), 0.001)))
+                self._on_event(self._events.get(timeout=max(next_tick_s - monotonic_s(), 0.001)))
             now_s = monotonic_s()
             if now_s >= next_tick_s:
                 self._tick(now_s)
@@ -150,15 +163,17 @@ class DetectService:
 
     # -- links --------------------------------------------------------------------------------
 
-    def _put(self, event: LinkEvent) -> None:
-        """Hand over what a link's thread read; never blocks it for long."""
+    def _put(self, event: LinkEvent | EyeEvent) -> None:
+        """Hand over what a link's or an eye's thread read; never blocks it for long."""
         try:
             self._events.put(event, timeout=1.0)
         except queue.Full:
             self._dropped_reads += 1
 
-    def _on_link(self, event: LinkEvent) -> None:
+    def _on_event(self, event: LinkEvent | EyeEvent) -> None:
         match event:
+            case Saw() | Shut():
+                self._on_seen(self._cameras.on_event(event))
             case Received():
                 news = self._pipeline.feed(
                     event.port, event.data, event.received_s, channel=event.channel, rssi_dbm=event.rssi_dbm
@@ -213,6 +228,27 @@ class DetectService:
         self._latest[resident.id] = (incident, impact_at_s)
         self._wear_soon()
 
+    def _on_seen(self, found: list[FoundBy]) -> None:
+        for one in found:
+            who = one.camera.resident or f"camera {one.camera.id}"
+            match one.finding:
+                case FallDetected() as fall:
+                    card = self._cameras.card
+                    self._latest[who] = (
+                        self._commit(
+                            Kind.LONG_LIE if fall.long_lie else Kind.FALL,
+                            None,
+                            camera=one.camera,
+                            impact_at_s=fall.impact_s,
+                            probability=fall.probability if card else None,
+                            model=card.name if card else None,
+                        ),
+                        fall.impact_s,
+                    )
+                    self._wear_soon()
+                case MotionChanged() as change if who in self._latest:
+                    self._note(self._latest[who][0], "motion", motion=change.motion)
+
     def _on_pressed(self, pressed: Pressed) -> None:
         button, wearable = pressed.button, pressed.wearable
         press = f"{button.boot}:{button.press}"
@@ -249,6 +285,7 @@ class DetectService:
         wearable: str | None,
         *,
         resident: ResidentSettings | None = None,
+        camera: CameraSettings | None = None,
         cause: str | None = None,
         fault: bool = False,
         board_only: bool = False,
@@ -266,12 +303,13 @@ class DetectService:
             impact_at=None if impact_at_s is None else now - timedelta(seconds=max(now_s - impact_at_s, 0.0)),
             clock_ok=clock_ok(),
             wearable=wearable,
+            camera=None if camera is None else camera.id,
             cause=cause,
             fault=fault,
             board_only=board_only,
             probability=details.pop("probability", None),
             model=details.pop("model", None),
-            **_whereabouts(resident),
+            **(_whereabouts(resident) if camera is None else self._place_of(camera)),
         )
         body = {"since_impact_s": round(now_s - (impact_at_s or now_s), 3), **details}
         when = Moment.now()
@@ -286,6 +324,10 @@ class DetectService:
             self._heartbeat(now_s)  # the way around: the alarm service reads it there
         log.info("%s raised for room %s: %s", kind, incident.room, incident.incident)
         return incident.incident
+
+    def _place_of(self, camera: CameraSettings) -> dict[str, Any]:
+        resident = next((r for r in self._settings.resident if r.id == camera.resident), None)
+        return {**_whereabouts(resident), "room": camera.room, "placement": "camera"}
 
     def _note(self, incident: str, kind: str, **body: Any) -> None:
         when = Moment.now()
@@ -341,15 +383,18 @@ class DetectService:
             closed = case.state is State.RESOLVED
             if raised is None or (facts.wearable or "") not in {"", *self._residents}:
                 continue
-            ours = facts.resident is not None or facts.cause in HOME_CAUSES
+            if facts.camera is not None and facts.camera not in {c.id for c in self._settings.camera}:
+                continue
+            ours = facts.resident is not None or facts.camera is not None or facts.cause in HOME_CAUSES
             if facts.kind is Kind.BLIND and not closed and ours and facts.cause:
-                topic = topic_of(facts.resident, facts.cause, fault=facts.fault)
+                topic = topic_of(facts.resident, facts.cause, fault=facts.fault, camera=facts.camera)
                 self._technical[topic] = facts.incident
                 self._supervisor.resume(topic, facts.cause)
-            elif facts.kind in {Kind.FALL, Kind.LONG_LIE} and facts.resident and facts.impact_at:
+            elif facts.kind in {Kind.FALL, Kind.LONG_LIE} and facts.impact_at and (facts.resident or facts.camera):
                 ago_s = case.elapsed_s(raised, now_s=now_s) + float(raised.body.get("since_impact_s", 0.0))
                 if not closed or (now - facts.impact_at).total_seconds() < AGAIN_WITHIN_S:
-                    self._latest[facts.resident] = (facts.incident, now_s - ago_s)
+                    who = facts.resident or f"camera {facts.camera}"
+                    self._latest[who] = (facts.incident, now_s - ago_s)
             elif facts.kind is Kind.HELP_BUTTON and facts.wearable:
                 self._pressed[facts.wearable] = (str(raised.body.get("press")), facts.incident)
 
@@ -357,6 +402,8 @@ class DetectService:
 
     def _tick(self, now_s: float) -> None:
         self._on_news(self._pipeline.on_timer(now_s))
+        today = utc_now().astimezone(self._timezone).date()
+        self._on_seen(self._cameras.on_timer(now_s, today, clock_ok=clock_ok()))
         self._say(now_s)
         self._offer_trials()
         self._ask_for_proofs(now_s)
@@ -369,13 +416,14 @@ class DetectService:
         # Nobody knows how the radio is before anything is heard by it, or it says that it is lost.
         radio = self._settings.ble.port
         lost = {port: why for port, (_, why) in self._lost.items() if (port, why) != (radio, NOT_YET)}
-        for told in self._supervisor.look(now_s, lost):
+        for told in self._supervisor.look(now_s, lost, self._cameras.sights(now_s)):
             match told:
                 case Raise():
                     self._technical[told.topic] = self._commit(
                         Kind.BLIND,
                         told.wearable,
                         resident=told.resident,
+                        camera=told.camera,
                         cause=told.cause.value,
                         fault=told.fault,
                         board_only=told.board_only,
@@ -402,6 +450,7 @@ class DetectService:
                 "links": {port: self._link_words(port, now_s) for port in self._links.names},
                 "wearables": {w: self._wearable_words(w, now_s) for w in self._residents},
                 "residents": {r.id: self._resident_words(r.id, now_s) for r in self._settings.resident},
+                "cameras": {c.id: self._camera_words(c.id, now_s) for c in self._settings.camera},
                 "unwritten": list(self._unwritten.values()),
             },
         )
@@ -449,6 +498,15 @@ class DetectService:
             "since_s": None if blind.since_s is None else round(now_s - blind.since_s, 1),
             "warning": warning.cause,
             "patience": blind.patience(now_s=now_s),
+        }
+
+    def _camera_words(self, camera: str, now_s: float) -> dict[str, Any]:
+        watch = self._supervisor.camera(camera)
+        return {
+            "well": watch.cause is None,
+            "cause": watch.cause,
+            "since_s": None if watch.since_s is None else round(now_s - watch.since_s, 1),
+            **self._cameras.words(camera, now_s),
         }
 
     # -- models -------------------------------------------------------------------------------

@@ -9,9 +9,18 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from edge.core.supervision import Cause, Limits, Watch, cause_of, warning_of
+from edge.core.supervision import (
+    SWITCHED_OFF,
+    CameraSight,
+    Cause,
+    Limits,
+    Watch,
+    camera_cause_of,
+    cause_of,
+    warning_of,
+)
 from edge.detect.pipeline import Pipeline
-from edge.settings import ResidentSettings, Settings
+from edge.settings import CameraSettings, ResidentSettings, Settings
 
 BOTH_MOVED_S = 120.0  # two wearables that were both moved so lately are on two wrists
 INTERFERENCE_LEAST = 20  # forged or replayed packets in a minute
@@ -28,6 +37,7 @@ class Raise:
     cause: Cause
     wearable: str | None = None
     resident: ResidentSettings | None = None
+    camera: CameraSettings | None = None
     fault: bool = False  # nobody is less protected by it alone
     board_only: bool = False  # no page: the board and the morning report have it
 
@@ -42,8 +52,10 @@ class Close:
 Told: TypeAlias = Raise | Close
 
 
-def topic_of(resident: str | None, cause: str, *, fault: bool) -> str:
+def topic_of(resident: str | None, cause: str, *, fault: bool, camera: str | None = None) -> str:
     """Return the topic of an incident that an earlier run raised, from its facts."""
+    if camera is not None:
+        return f"{'review' if cause == Cause.CAMERA_REVIEW else 'camera'} {camera}"
     return f"home {cause}" if resident is None else f"{'warning' if fault else 'blind'} {resident}"
 
 
@@ -60,6 +72,9 @@ class Supervisor:
         self._causes: dict[str, Watch] = {w: Watch() for w in pipeline.wearers}  # as shown, wearable by wearable
         self._blind = {r.id: Watch() for r in settings.resident}
         self._warned = {r.id: Watch() for r in settings.resident}
+        self._camera_limits = Limits(blind_s=detect.camera_page_s)
+        self._cameras = {c.id: Watch() for c in settings.camera}
+        self._reviews = {c.id: Watch() for c in settings.camera}
         self._told: dict[str, Cause | str] = {}  # topics that are open
         self._home: dict[Cause, Watch] = {}
         self._refused: tuple[float, int] = (0.0, 0)  # minute begun, forged and stale by then
@@ -81,12 +96,19 @@ class Supervisor:
         """Return since when and why one resident is not protected."""
         return self._blind[resident]
 
-    def look(self, now_s: float, links_lost: Mapping[str, str]) -> list[Told]:
+    def camera(self, camera: str) -> Watch:
+        """Return since when and why one camera sees nobody."""
+        return self._cameras[camera]
+
+    def look(
+        self, now_s: float, links_lost: Mapping[str, str], cameras: Mapping[str, CameraSight] | None = None
+    ) -> list[Told]:
         """Return what is to be told now.
 
         Args:
             now_s: monotonic.
             links_lost: every link that is not there, and why.
+            cameras: what is known of each camera.
         """
         told: list[Told] = []
         home = self._home_causes(now_s, links_lost)
@@ -98,9 +120,41 @@ class Supervisor:
                 Raise(f"home {cause.value}", cause, fault=fault), watch, self._home_limits(cause), now_s
             )
         self._home = {cause: watch for cause, watch in self._home.items() if watch.cause is not None}
+        for name, sight in (cameras or {}).items():
+            self._cameras[name].observe(camera_cause_of(sight, now_s=now_s), now_s=now_s)
+        for camera in self._settings.camera:
+            told += self._look_at_camera(camera, (cameras or {})[camera.id], now_s)
         for resident in self._settings.resident:
             told += self._look_at(resident, now_s, home)
         return told
+
+    def _look_at_camera(self, camera: CameraSettings, sight: CameraSight, now_s: float) -> list[Told]:
+        resident = next((r for r in self._settings.resident if r.id == camera.resident), None)
+        watch, review = self._cameras[camera.id], self._reviews[camera.id]
+        others = self._settings.cameras_of(camera.resident) if camera.resident else ()
+        fault = resident is not None and (
+            bool(resident.wearables) or any(self._cameras[other.id].cause is None for other in others)
+        )
+        raised = Raise(
+            f"camera {camera.id}",
+            watch.cause or Cause.CAMERA_SILENT,
+            resident=resident,
+            camera=camera,
+            fault=fault,
+            board_only=watch.cause is Cause.CAMERA_CONSENT or (resident is not None and resident.cover != "must"),
+        )
+        told = self._tell(raised, watch, self._camera_limits, now_s)
+        soon = sight.consented and sight.review_soon
+        review.observe(Cause.CAMERA_REVIEW if soon else None, now_s=now_s)
+        raised = Raise(
+            f"review {camera.id}",
+            Cause.CAMERA_REVIEW,
+            resident=resident,
+            camera=camera,
+            fault=True,
+            board_only=True,
+        )
+        return told + self._tell(raised, review, self._camera_limits, now_s)
 
     def _look_at(self, resident: ResidentSettings, now_s: float, home: Set[Cause]) -> list[Told]:
         told: list[Told] = []
@@ -114,14 +168,17 @@ class Supervisor:
             warnings[wearable] = warning_of(sight) if lately else None
             self._causes[wearable].observe(causes[wearable], now_s=now_s)
         speaker, cause = self._most_telling(causes)
-        if not causes and resident.cover != "none":
+        cameras = [] if causes else [self._cameras[c.id].cause for c in self._settings.cameras_of(resident.id)]
+        if cameras:  # theirs alone look after them; which of them does not is told camera by camera
+            cause = None if None in cameras else cameras[0]
+        elif not causes and resident.cover != "none":
             cause = Cause.NO_WEARABLE
         watch = self._blind[resident.id]
         watch.observe(cause, now_s=now_s)
         board_only = resident.cover != "must"
         if not causes or not all(self._is_hit(w, home) for w in causes):  # what hits many is told once
             raised = Raise(f"blind {resident.id}", cause or Cause.SILENT, speaker, resident, board_only=board_only)
-            told += self._tell(raised, watch, self._limits, now_s)
+            told += self._tell(raised, Watch() if cameras else watch, self._limits, now_s)
         speaker, cause = next(((w, c) for w, c in warnings.items() if c is not None), (speaker, None))
         if cause is None and self._both_worn(causes, now_s):
             cause = Cause.TWO_WORN
@@ -145,8 +202,9 @@ class Supervisor:
                 return []
             self._told[raised.topic] = raised.cause
             return [raised]
-        if watch.cause is not None and not (raised.fault and known != watch.cause):
-            return []  # a blindness that changes its cause goes on; a warning that does is another
+        another = raised.fault or not SWITCHED_OFF.isdisjoint({known, watch.cause})
+        if watch.cause is not None and not (another and known != watch.cause):
+            return []  # a blindness that changes its cause goes on; a warning that does, or a switch, is another
         del self._told[raised.topic]
         watch.came_back(known, now_s=now_s)
         return [Close(raised.topic)]

@@ -75,7 +75,8 @@ class MqttPublisher:
 
     What the broker has not PUBACKed is kept, at most `MAX_WAITING` items, and sent again in order on
     the next connection, so a consumer may see an item twice and goes by the incident's id and state.
-    ``rooms`` maps each resident's id to their room. Events are put on ``events`` from paho's thread.
+    ``rooms`` maps each resident's id to their room, ``cameras`` each camera's to its own. Events are put on
+    ``events`` from paho's thread.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class MqttPublisher:
         *,
         rooms: Mapping[str, str],
         channels: Sequence[str],
+        cameras: Mapping[str, str] | None = None,
         password: str | None = None,
     ) -> None:
         self.refused_messages = 0  # from staff, that were malformed or too many
@@ -95,6 +97,8 @@ class MqttPublisher:
         self._root = f"fallwatch/{home}"
         self._events = events
         self._rooms = dict(rooms)
+        self._cameras = dict(cameras or {})
+        self._looks: dict[str, dict[str, Any]] = {}  # camera: what was last said of it
         self._wells: dict[str, bool | None] = dict.fromkeys(channels)
         self._lock = threading.Lock()  # outbox, wells, connected; see _settle for who may wait for it
         self._outbox: dict[int, _Item] = {}  # in order
@@ -195,6 +199,17 @@ class MqttPublisher:
             if self._connected:
                 self._send(self._channel_state(name, well))
 
+    def publish_camera(self, camera: str, look: Mapping[str, Any]) -> None:
+        """Say how a camera is; retained, and said again on each connection."""
+        with self._lock:
+            self._looks[camera] = dict(look)
+            if self._connected:
+                self._send(self._camera_state(camera))
+
+    def _camera_state(self, camera: str) -> _Message:
+        unknown = {"sees": False, "cause": "not known yet", "paused_left_s": 0, "paused_by": ""}
+        return _Message(f"{self._root}/camera/{camera}", _json(self._looks.get(camera, unknown)), retain=True)
+
     def publish_snooze(self, resident: str, left_s: int | None, by: str) -> None:
         """Say whether a resident's falls are quiet, for how long and by whom; retained."""
         said = {"quiet": left_s is not None, "left_s": left_s or 0, "by": by}
@@ -277,6 +292,20 @@ class MqttPublisher:
                 },
             )
             for name in self._wells
+        ]
+        entities += [
+            (
+                "binary_sensor",
+                f"camera-{camera}",
+                {
+                    "name": f"Depth camera {camera}, room {room}",
+                    "icon": "mdi:motion-sensor",
+                    "state_topic": self._camera_state(camera).topic,
+                    "value_template": "{{ 'ON' if value_json.sees else 'OFF' }}",
+                    "json_attributes_topic": self._camera_state(camera).topic,
+                },
+            )
+            for camera, room in self._cameras.items()
         ]
         prefix = self._settings.discovery_prefix
         return [
@@ -378,6 +407,8 @@ class MqttPublisher:
                 self._send(self._channel_state(name, well))
         for resident in self._rooms:
             self._send(self._quiet_state(resident))
+        for camera in self._cameras:
+            self._send(self._camera_state(camera))
 
     def _on_connect_fail(self, _client: mqtt.Client, _data: Any) -> None:
         self._lose(f"{self._settings.host}:{self._settings.port} cannot be reached")
