@@ -1,5 +1,4 @@
-"""``python -m training data | train | search | evaluate | quantise | promote | depth-clips |
-depth-folder``: each has ``--help``."""
+"""``python -m training COMMAND``, each of which has ``--help``; see `main` for their names."""
 
 from __future__ import annotations
 

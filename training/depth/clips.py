@@ -21,9 +21,20 @@ from tqdm import tqdm
 from edge.depth.frame import Depth
 from training.datasets import data_root
 from training.depth import limp, scripts, skeletons
-from training.depth.body import FPS, HEAD, PELVIS, Floats, J, dressed
+from training.depth.body import FPS, PELVIS, Floats, J, dressed
 from training.depth.render import Actor, Prop, shoot
-from training.depth.room import Box, Camera, Furniture, Room, empty_room, furnish, in_view, is_before, some_camera, turned
+from training.depth.room import (
+    Box,
+    Camera,
+    Furniture,
+    Room,
+    empty_room,
+    furnish,
+    in_view,
+    is_before,
+    some_camera,
+    turned,
+)
 from training.depth.scripts import Play
 from training.depth.sensor import KINDS, degrade
 
@@ -214,7 +225,14 @@ def synthetic(activity: str, seed: int) -> Scene:
     actors = [Actor(dressed(rng), track, np.ones(len(track), bool)) for track in play.tracks]
     about = {"person": f"made-up-{seed}", "activity": activity, "trial": f"{activity}-{seed}"}
     return Scene(
-        room, camera, actors, play.props, **about, is_uncontrolled=play.is_uncontrolled, source="synthetic", seed=seed
+        room,
+        camera,
+        actors,
+        play.props,
+        **about,
+        is_uncontrolled=play.is_uncontrolled,
+        source="synthetic",
+        seed=seed,
     )
 
 
@@ -241,7 +259,10 @@ def jobs(options: argparse.Namespace) -> Iterator[tuple[Path, Callable[[], Scene
         many = {kind: round(options.synthetic * often / 300) for kind, (often, _) in SCRIPTS.items()}
         ranks = sorted(((n + rng.random()) / count, kind, n) for kind, count in many.items() for n in range(count))
         for _, kind, n in ranks:
-            yield options.out / f"{kind}-s{options.seed}-{n:03d}.npz", partial(synthetic, kind, options.seed * 100_000 + n)
+            yield (
+                options.out / f"{kind}-s{options.seed}-{n:03d}.npz",
+                partial(synthetic, kind, options.seed * 100_000 + n),
+            )
     if options.replayed:
         root = data_root()
         trials = skeletons.read_skeletons(root)

@@ -11,7 +11,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from training.depth.body import FPS, JOINTS, Floats, J, Track, relax, smooth
+from training.depth.body import FPS, JOINTS, Track, relax, smooth
 from training.depth.figure import ANGLES, ARM, LEG, SIT, SPINE, Motion, both
 from training.depth.room import Room
 from training.depth.scripts import Play, before, beside, heading, side_of, sit_on_bed, stage, start
@@ -19,15 +19,23 @@ from training.depth.skeletons import stirring
 
 _STEP_S = 0.002
 _RANGE = {  # rad, of who offers no resistance
-    **{"spine": (-0.35, 1.0), "side": (-0.5, 0.5), "twist": (-0.6, 0.6), "nod": (-0.7, 0.7)},
-    **{"sh": (-0.8, 2.9), "ab": (-0.1, 1.7), "el": (0.0, 2.4), "hip": (-0.35, 2.0), "hab": (-0.3, 0.7)},
-    **{"kn": (0.0, 2.4), "an": (-0.4, 0.9)},
+    "spine": (-0.35, 1.0),
+    "side": (-0.5, 0.5),
+    "twist": (-0.6, 0.6),
+    "nod": (-0.7, 0.7),
+    "sh": (-0.8, 2.9),
+    "ab": (-0.1, 1.7),
+    "el": (0.0, 2.4),
+    "hip": (-0.35, 2.0),
+    "hab": (-0.3, 0.7),
+    "kn": (0.0, 2.4),
+    "an": (-0.4, 0.9),
 }
 _STIFF = {"sh": 40.0, "ab": 40.0, "el": 20.0, "nod": 20.0, "an": 60.0}  # N m/rad at full tone; the rest has 300
 
 
 def _hinge(name: str, axis: str) -> str:
-    low, high = _RANGE[name.split("_")[0]]
+    low, high = _RANGE[name.split("_", maxsplit=1)[0]]
     return f'<joint name="{name}" axis="{axis}" range="{low} {high}"/>'
 
 
@@ -36,22 +44,24 @@ def _model(room: Room, height_m: float, mass_kg: float) -> Any:
         return " ".join(f"{v * height_m:.5f}" for v in values)
 
     def capsule(to: str, radius_m: float, part: float, start: str = "0 0 0") -> str:
-        return f'<geom type="capsule" fromto="{start} {to}" size="{radius_m}" mass="{part * mass_kg:.3f}" class="body"/>'
+        mass = f"{part * mass_kg:.3f}"
+        return f'<geom type="capsule" fromto="{start} {to}" size="{radius_m}" mass="{mass}" class="body"/>'
 
     def limbs(s: str, sign: int) -> tuple[str, str]:
-        arm = f"""<body pos="{size(0, sign * ARM["shoulder"][0], SPINE["neck"] + ARM["shoulder"][1])}">
+        arm = f"""<body pos="{size(0, sign * ARM["aside"], SPINE["neck"] - ARM["down"])}">
         {_hinge(f"sh_{s}", "0 -1 0")}{_hinge(f"ab_{s}", f"{sign} 0 0")}<site name="shoulder_{s}"/>
-        {capsule(size(0, 0, -ARM["elbow"]), 0.045, 0.028)}<body pos="{size(0, 0, -ARM["elbow"])}">
-        {_hinge(f"el_{s}", "0 -1 0")}<site name="elbow_{s}"/><site name="wrist_{s}" pos="{size(0, 0, -ARM["wrist"])}"/>
-        <site name="hand_{s}" pos="{size(0, 0, -ARM["wrist"] - ARM["hand"])}"/>
-        {capsule(size(0, 0, -ARM["wrist"] - 0.05), 0.035, 0.022)}</body></body>"""
-        leg = f"""<body pos="{size(0, sign * LEG["hip"][0], LEG["hip"][1])}">
+        {capsule(size(0, 0, -ARM["upper"]), 0.045, 0.028)}<body pos="{size(0, 0, -ARM["upper"])}">
+        {_hinge(f"el_{s}", "0 -1 0")}<site name="elbow_{s}"/>
+        <site name="wrist_{s}" pos="{size(0, 0, -ARM["fore"])}"/>
+        <site name="hand_{s}" pos="{size(0, 0, -ARM["fore"] - ARM["hand"])}"/>
+        {capsule(size(0, 0, -ARM["fore"] - 0.05), 0.035, 0.022)}</body></body>"""
+        leg = f"""<body pos="{size(0, sign * LEG["aside"], -LEG["down"])}">
         {_hinge(f"hip_{s}", "0 -1 0")}{_hinge(f"hab_{s}", f"{sign} 0 0")}<site name="hip_{s}"/>
-        {capsule(size(0, 0, -LEG["knee"]), 0.07, 0.1)}<body pos="{size(0, 0, -LEG["knee"])}">
-        {_hinge(f"kn_{s}", "0 1 0")}<site name="knee_{s}"/>{capsule(size(0, 0, -LEG["ankle"]), 0.05, 0.0465)}
-        <body pos="{size(0, 0, -LEG["ankle"])}">{_hinge(f"an_{s}", "0 1 0")}<site name="ankle_{s}"/>
-        <site name="foot_{s}" pos="{size(LEG["foot"][0], 0, LEG["foot"][1])}"/>
-        {capsule(size(LEG["foot"][0], 0, LEG["foot"][1]), 0.035, 0.0145)}</body></body></body>"""
+        {capsule(size(0, 0, -LEG["thigh"]), 0.07, 0.1)}<body pos="{size(0, 0, -LEG["thigh"])}">
+        {_hinge(f"kn_{s}", "0 1 0")}<site name="knee_{s}"/>{capsule(size(0, 0, -LEG["shank"]), 0.05, 0.0465)}
+        <body pos="{size(0, 0, -LEG["shank"])}">{_hinge(f"an_{s}", "0 1 0")}<site name="ankle_{s}"/>
+        <site name="foot_{s}" pos="{size(LEG["ahead"], 0, -LEG["sole"])}"/>
+        {capsule(size(LEG["ahead"], 0, -LEG["sole"]), 0.035, 0.0145)}</body></body></body>"""
         return arm, leg
 
     (arm_l, leg_l), (arm_r, leg_r) = limbs("l", 1), limbs("r", -1)
@@ -74,7 +84,8 @@ def _model(room: Room, height_m: float, mass_kg: float) -> Any:
     <body pos="{size(0, 0, SPINE["chest"])}">{arm_l}{arm_r}
     <body pos="{size(0, 0, SPINE["neck"])}">{_hinge("nod", "0 1 0")}<site name="neck"/>
     <site name="head" pos="{size(0.01, 0, SPINE["head"])}"/>
-    <geom type="sphere" pos="{size(0.01, 0, SPINE["head"])}" size="0.095" mass="{0.081 * mass_kg:.3f}" class="body"/>
+    <geom type="sphere" pos="{size(0.01, 0, SPINE["head"])}" size="0.095" class="body"
+    mass="{0.081 * mass_kg:.3f}"/>
     </body></body></body></body></worldbody></mujoco>""")
 
 
@@ -89,7 +100,9 @@ def drop(play: Play, who: Motion, track: Track, how: str) -> Track:
     at, speed = [int(j.qposadr[0]) for j in joint], [int(j.dofadr[0]) for j in joint]
     data.qpos[:3] = track[-1, 0]
     data.qpos[3:7] = turn.as_quat()[[3, 0, 1, 2]]
-    data.qpos[at] = np.clip(angles, model.jnt_range[[int(j.id) for j in joint], 0], model.jnt_range[[int(j.id) for j in joint], 1])
+    data.qpos[at] = np.clip(
+        angles, model.jnt_range[[int(j.id) for j in joint], 0], model.jnt_range[[int(j.id) for j in joint], 1]
+    )
     data.qvel[:3] = (track[-1, 0] - track[-4, 0]) * FPS / 3
     data.qvel[speed] = (angles - earlier) * FPS / 3
     stiff = np.array([_STIFF.get(name.split("_")[0], 300.0) for name in ANGLES])
@@ -138,7 +151,9 @@ def fall(how: str, rng: np.random.Generator) -> Play:
     elif seat == "chair":
         chair = play.chair
         assert chair is not None
-        who = play.person(before(chair)).face(heading(chair, 0, -1)).to({"spine": 0.6, **both(hip=1.2, kn=1.2)}, 0.8)
+        who = (
+            play.person(before(chair)).face(heading(chair, 0, -1)).to({"spine": 0.6, **both(hip=1.2, kn=1.2)}, 0.8)
+        )
         who.to(SIT, 0.7, xy=chair.in_room(np.array([0, -0.05])), on=1.0)
     else:
         who = start(play)
@@ -159,8 +174,3 @@ def fall(how: str, rng: np.random.Generator) -> Play:
     play.tracks.append(track)
     play.is_uncontrolled = True
     return play
-
-
-def peak_speed_mps(track: Floats) -> float:
-    """Return the fastest that the pelvis came down."""
-    return float(-np.gradient(smooth(track[:, J["pelvis"], 2], 1.0)).min() * FPS)
