@@ -217,3 +217,15 @@ def test_a_limp_body_is_as_long_as_the_person_it_was() -> None:
     a, b = BONES.T
     lengths = np.linalg.norm(play.tracks[0][:, a] - play.tracks[0][:, b], axis=2)
     assert (np.ptp(lengths[:-70][:, :14], axis=0) < 0.06).all()
+
+
+def test_a_wearable_feels_weightless_and_then_the_floor_when_its_wearer_faints() -> None:
+    for seed in (1, 3):
+        play = limp.fall("faint", np.random.default_rng(seed))
+        assert play.accel_g is not None
+        assert len(play.accel_g) == pytest.approx(len(play.tracks[0]) / FPS * limp.ACCEL_HZ, abs=5)
+        waist_g = np.linalg.norm(play.accel_g[:, :3], axis=1)
+        assert np.median(waist_g[:30]) == pytest.approx(1, abs=0.05)
+        assert np.median(waist_g[-100:]) == pytest.approx(1, abs=0.1)
+        assert waist_g.min() < 0.7
+        assert 2 < waist_g.max() < 8 * np.sqrt(3)

@@ -10,14 +10,19 @@ from typing import Any
 
 import mujoco
 import numpy as np
+from scipy.signal import butter, sosfilt, sosfilt_zi
 
-from training.depth.body import FPS, JOINTS, Track, relax, smooth
+from training.depth.body import FPS, JOINTS, Floats, Track, relax, smooth
 from training.depth.figure import ANGLES, ARM, LEG, SIT, SPINE, Motion, both
 from training.depth.room import Room
 from training.depth.scripts import Play, before, beside, heading, side_of, sit_on_bed, stage, start
 from training.depth.skeletons import stirring
+from training.readers import STANDARD_GRAVITY
 
 _STEP_S = 0.002
+_WATCH = "l"  # the wrist that wears it
+ACCEL_HZ = 50
+RANGE_G = 8.0
 _RANGE = {  # rad, of who offers no resistance
     "spine": (-0.35, 1.0),
     "side": (-0.5, 0.5),
@@ -71,12 +76,14 @@ def _model(room: Room, height_m: float, mass_kg: float) -> Any:
         for b in room.boxes
     )
     half = 0.05 * height_m
+    sensors = f"""<accelerometer site="waist"/><accelerometer site="wrist_{_WATCH}"/>"""
     return mujoco.MjModel.from_xml_string(f"""<mujoco><compiler angle="radian"/>
     <option timestep="{_STEP_S}" integrator="implicitfast"/>
     <default><joint type="hinge" damping="2.5" armature="0.02" limited="true" solreflimit="0.05 1"/>
     <default class="body"><geom contype="1" conaffinity="2" solref="0.05 1" friction="0.7"/></default>
     <default class="room"><geom contype="2" conaffinity="1" solref="0.05 1" friction="0.7"/></default></default>
     <worldbody>{boxes}<body name="pelvis"><freejoint/><site name="pelvis"/>
+    <site name="waist" pos="0.09 0 0"/>
     {capsule(f"0 {half} 0", 0.10, 0.142, f"0 -{half} 0")}{leg_l}{leg_r}
     <body name="trunk" pos="{size(0, 0, SPINE["navel"])}"><site name="navel"/>
     {_hinge("twist", "0 0 1")}{_hinge("side", "1 0 0")}{_hinge("spine", "0 1 0")}
@@ -86,11 +93,14 @@ def _model(room: Room, height_m: float, mass_kg: float) -> Any:
     <site name="head" pos="{size(0.01, 0, SPINE["head"])}"/>
     <geom type="sphere" pos="{size(0.01, 0, SPINE["head"])}" size="0.095" class="body"
     mass="{0.081 * mass_kg:.3f}"/>
-    </body></body></body></body></worldbody></mujoco>""")
+    </body></body></body></body></worldbody><sensor>{sensors}</sensor></mujoco>""")
 
 
-def drop(play: Play, who: Motion, track: Track, how: str) -> Track:
-    """Return what follows the last frame of a track once the person loses hold."""
+def drop(play: Play, who: Motion, track: Track, how: str) -> tuple[Track, Floats]:
+    """Return what follows the last frame of a track once the person loses hold.
+
+    And what accelerometers at waist and wrist would feel, shape (steps, 6), g, in axes of pelvis and forearm.
+    """
     rng = play.rng
     model = _model(play.room, who.height_m, float(rng.uniform(48, 90)))
     data = mujoco.MjData(model)
@@ -122,7 +132,7 @@ def drop(play: Play, who: Motion, track: Track, how: str) -> Track:
     pushed_s = 0.2 if how in {"trip", "slip"} else rng.uniform(0.5, 1.2)
     foot, chest = int(model.site("foot_l").bodyid[0]), int(model.body("trunk").id)
     sites = [int(model.site(name).id) for name in JOINTS]
-    out = []
+    out, felt = [], []
     steps = round(1 / FPS / _STEP_S)
     for frame in range(round(rng.uniform(3.5, 4.5) * FPS)):
         for n in range(steps):
@@ -135,9 +145,27 @@ def drop(play: Play, who: Motion, track: Track, how: str) -> Track:
                 data.xfrc_applied[chest, :3] = push * (trunk * ahead + aside)
                 data.xfrc_applied[foot, :3] = push * feet * ahead
             mujoco.mj_step(model, data)
+            felt.append(data.sensordata / STANDARD_GRAVITY)
         mujoco.mj_kinematics(model, data)
         out.append(data.site_xpos[sites].copy())
-    return np.array(out)
+    return np.array(out), np.array(felt)
+
+
+def worn(felt_g: Floats, before_s: float, after_s: float, rng: np.random.Generator) -> Floats:
+    """Return what a device would have recorded at 50 Hz of the whole clip, shape (samples, 6), g.
+
+    Strap and tissue are a low-pass between 8 and 14 Hz, which was chosen so that peaks are as high as in recorded
+    falls. Before and after the physics it is still: how one walks is not simulated.
+    """
+    first, last = felt_g[:1], felt_g[-100:].mean(axis=0, keepdims=True)
+    first = np.concatenate([first[:, k : k + 3] / np.linalg.norm(first[:, k : k + 3]) for k in (0, 3)], axis=1)
+    parts = [(first, before_s), (last, after_s)]
+    before, after = (np.repeat(value, round(seconds / _STEP_S), axis=0) for value, seconds in parts)
+    sos = butter(2, rng.uniform(8, 14), fs=1 / _STEP_S, output="sos")
+    start = sosfilt_zi(sos)[:, :, None] * first
+    smooth_g, _ = sosfilt(sos, np.concatenate([before, felt_g, after]), axis=0, zi=start)
+    sampled = smooth_g[:: round(1 / ACCEL_HZ / _STEP_S)]
+    return np.asarray(np.clip(sampled + rng.normal(0, 0.01, sampled.shape), -RANGE_G, RANGE_G), np.float64)
 
 
 def fall(how: str, rng: np.random.Generator) -> Play:
@@ -164,7 +192,7 @@ def fall(how: str, rng: np.random.Generator) -> Play:
     if how in {"faint", "slump"}:
         who.hold(rng.uniform(1, 5))
     upright = play.done(who)
-    down = drop(play, who, upright, how)
+    down, felt_g = drop(play, who, upright, how)
     still = np.repeat(down[-1:], round(rng.uniform(4, 20) * FPS), axis=0)
     lying = relax(stirring(still, rng), play.room.support, rounds=4, length_of=still)
     fade = np.minimum(1, np.arange(len(still)) / FPS)[:, None, None]
@@ -172,5 +200,6 @@ def fall(how: str, rng: np.random.Generator) -> Play:
     around = slice(max(0, len(upright) - 6), len(upright) + 6)
     track[around] = smooth(track[around], 0.7)  # the figure's sway ends where the physics begin
     play.tracks.append(track)
+    play.accel_g = worn(felt_g, len(upright) / FPS, len(still) / FPS, rng.spawn(1)[0])
     play.is_uncontrolled = True
     return play

@@ -26,6 +26,7 @@ class Play:
     tracks: list[Track] = field(default_factory=list)
     props: list[Prop] = field(default_factory=list)
     is_uncontrolled: bool = False
+    accel_g: Floats | None = None  # 50 Hz, (samples, 6): waist and wrist, where physics made it
 
     def spot(self, *, free_m: float = 0.55, near: Floats | None = None, within_m: float = np.inf) -> Floats:
         """Return a free place on the floor."""
