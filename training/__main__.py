@@ -1,6 +1,4 @@
-"""``python -m training data | train | search | evaluate | quantise | promote | depth-clips |
-depth-folder``: each has ``--help``.
-"""
+"""``python -m training COMMAND``, each of which has ``--help``; see `main` for their names."""
 
 from __future__ import annotations
 
@@ -57,6 +55,13 @@ def make_depth_folder(argv: list[str]) -> None:
     clips.make_folder(argv)
 
 
+def train_camera(argv: list[str]) -> int:
+    """Teach the camera's network from depth clips."""
+    from training.depth import learn
+
+    return learn.main(argv)
+
+
 def main() -> int:
     """Run one command."""
     command, rest = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("", [])
@@ -69,6 +74,7 @@ def main() -> int:
         "promote": promote.main,
         "depth-clips": make_depth_clips,
         "depth-folder": make_depth_folder,
+        "camera": train_camera,
     }
     if command not in commands:
         Console(stderr=True).print(f"usage: python -m training {' | '.join(commands)}; each has --help")

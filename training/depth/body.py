@@ -53,7 +53,11 @@ PARTS = [
 BONES = np.array(
     [(J[a], J[b]) for a, b, _ in PARTS]
     + [(J[a], J[b]) for a, b in (("pelvis", "navel"), ("navel", "chest"), ("chest", "neck"), ("pelvis", "neck"))]
-    + [(J[f"{a}_{s}"], J[b]) for s in "lr" for a, b in (("shoulder", "neck"), ("shoulder", "chest"), ("hip", "pelvis"))]
+    + [
+        (J[f"{a}_{s}"], J[b])
+        for s in "lr"
+        for a, b in (("shoulder", "neck"), ("shoulder", "chest"), ("hip", "pelvis"))
+    ]
     + [(J["shoulder_l"], J["hip_r"]), (J["shoulder_r"], J["hip_l"])],
 )
 HEAD_RADII_M = np.array([0.076, 0.098, 0.118])  # across, to the front, up
@@ -100,7 +104,10 @@ def dressed(rng: np.random.Generator) -> Body:
         radius[trunk] += rng.uniform(0.01, 0.03)
     if wear == "gown":
         knees = {"knee_l": 0.5, "knee_r": 0.5}
-        rows += [({"pelvis": 1.0}, knees, 0.0), (knees, {"knee_l": 0.2, "knee_r": 0.2, "ankle_l": 0.3, "ankle_r": 0.3}, 0.0)]
+        rows += [
+            ({"pelvis": 1.0}, knees, 0.0),
+            (knees, {"knee_l": 0.2, "knee_r": 0.2, "ankle_l": 0.3, "ankle_r": 0.3}, 0.0),
+        ]
         radius = np.append(radius, rng.uniform([0.11, 0.09], [0.17, 0.15]))
     weights = np.zeros((2, len(rows), len(JOINTS)))
     for i, (a, b, _) in enumerate(rows):

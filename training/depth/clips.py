@@ -21,9 +21,20 @@ from tqdm import tqdm
 from edge.depth.frame import Depth
 from training.datasets import data_root
 from training.depth import limp, scripts, skeletons
-from training.depth.body import FPS, HEAD, PELVIS, Floats, J, dressed
+from training.depth.body import FPS, PELVIS, Floats, J, dressed
 from training.depth.render import Actor, Prop, shoot
-from training.depth.room import Box, Camera, Furniture, Room, empty_room, furnish, in_view, is_before, some_camera, turned
+from training.depth.room import (
+    Box,
+    Camera,
+    Furniture,
+    Room,
+    empty_room,
+    furnish,
+    in_view,
+    is_before,
+    some_camera,
+    turned,
+)
 from training.depth.scripts import Play
 from training.depth.sensor import KINDS, degrade
 
@@ -47,6 +58,7 @@ class Scene:
     is_uncontrolled: bool  # how the person comes down, if they do
     source: str
     seed: int
+    accel_g: Floats | None = None  # as in `Play`
 
 
 def truth(scene: Scene) -> dict[str, NDArray[Any]]:
@@ -102,8 +114,17 @@ def make_clip(scene: Scene) -> dict[str, Any]:
     facts = truth(scene)
     shot = shoot(scene.room, scene.camera, scene.actors, scene.props)
     about = json.dumps(meta(scene, facts))
+    felt = (
+        {}
+        if scene.accel_g is None
+        else {"accel_waist_g": scene.accel_g[:, :3], "accel_wrist_g": scene.accel_g[:, 3:]}
+    )
     return {
         **facts,
+        **{
+            name: g[: round(len(facts["time_s"]) / FPS * limp.ACCEL_HZ)].astype(np.float32)
+            for name, g in felt.items()
+        },
         "people": (shot.pixels >= IN_VIEW_PIXELS).sum(axis=1, dtype=np.int32),
         "pixels": shot.pixels[:, 0],
         "depth_mm": shot.depth_mm,
@@ -151,8 +172,18 @@ def replayed(name: str, seed: int, root: Path) -> Scene:
         kinds.insert(0, "bed")
     room = furnish(room, kinds, [track], camera, rng)
     actor = Actor(dressed(rng), track, np.ones(len(track), bool))
-    about = {"person": trial.person, "activity": trial.activity, "trial": name}
-    return Scene(room, camera, [actor], [], **about, is_uncontrolled=trial.is_fall, source="replayed", seed=seed)
+    return Scene(
+        room,
+        camera,
+        [actor],
+        [],
+        trial.person,
+        trial.activity,
+        name,
+        is_uncontrolled=trial.is_fall,
+        source="replayed",
+        seed=seed,
+    )
 
 
 def _seat(track: Floats, hips: Floats) -> Furniture:
@@ -212,9 +243,18 @@ def synthetic(activity: str, seed: int) -> Scene:
     props = [np.repeat(prop.place[:, None, :3], 2, axis=1) for prop in play.props]
     room = furnish(play.room, kinds, [*play.tracks, *props], camera, rng)
     actors = [Actor(dressed(rng), track, np.ones(len(track), bool)) for track in play.tracks]
-    about = {"person": f"made-up-{seed}", "activity": activity, "trial": f"{activity}-{seed}"}
     return Scene(
-        room, camera, actors, play.props, **about, is_uncontrolled=play.is_uncontrolled, source="synthetic", seed=seed
+        room,
+        camera,
+        actors,
+        play.props,
+        f"made-up-{seed}",
+        activity,
+        f"{activity}-{seed}",
+        is_uncontrolled=play.is_uncontrolled,
+        source="synthetic",
+        seed=seed,
+        accel_g=play.accel_g,
     )
 
 
@@ -241,7 +281,10 @@ def jobs(options: argparse.Namespace) -> Iterator[tuple[Path, Callable[[], Scene
         many = {kind: round(options.synthetic * often / 300) for kind, (often, _) in SCRIPTS.items()}
         ranks = sorted(((n + rng.random()) / count, kind, n) for kind, count in many.items() for n in range(count))
         for _, kind, n in ranks:
-            yield options.out / f"{kind}-s{options.seed}-{n:03d}.npz", partial(synthetic, kind, options.seed * 100_000 + n)
+            yield (
+                options.out / f"{kind}-s{options.seed}-{n:03d}.npz",
+                partial(synthetic, kind, options.seed * 100_000 + n),
+            )
     if options.replayed:
         root = data_root()
         trials = skeletons.read_skeletons(root)
@@ -274,7 +317,7 @@ def make_clips(argv: list[str]) -> None:
 
 
 def make_folder(argv: list[str]) -> None:
-    """Write one clip as a recorded depth folder, as a sensor would have seen it."""
+    """Write one clip as a recorded depth folder, as a sensor would have seen it, and what wearables felt."""
     parser = argparse.ArgumentParser(prog="python -m training depth-folder", description=make_folder.__doc__)
     parser.add_argument("clip", type=Path)
     parser.add_argument("folder", type=Path)
@@ -284,6 +327,7 @@ def make_folder(argv: list[str]) -> None:
     with np.load(options.clip) as clip:
         depth_mm: Depth = clip["depth_mm"]
         about, time_s = json.loads(str(clip["meta"])), clip["time_s"]
+        worn_g = {name: clip[f"accel_{name}_g"] for name in ("waist", "wrist") if f"accel_{name}_g" in clip}
     if options.kind != "clean":
         depth_mm = degrade(depth_mm, np.random.default_rng(options.seed), options.kind)
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -291,5 +335,8 @@ def make_folder(argv: list[str]) -> None:
         cv2.imwrite(str(options.folder / f"{n:06d}.png"), frame)
     rows = [f"{n},{t:.4f}" for n, t in enumerate(time_s)]
     (options.folder / "timestamps.csv").write_text("\n".join(["frame,time_s", *rows, ""]))
+    for name, accel_g in worn_g.items():
+        lines = [f"{n / limp.ACCEL_HZ:.2f},{x:.4f},{y:.4f},{z:.4f}" for n, (x, y, z) in enumerate(accel_g)]
+        (options.folder / f"{name}.csv").write_text("\n".join(["time_s,x_g,y_g,z_g", *lines, ""]))
     calib = {**about["intrinsics"], "fps": FPS, "floor": about["floor"], "zones": about["zones"]}
     (options.folder / "calib.json").write_text(json.dumps(calib, indent=1))

@@ -13,14 +13,13 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from training.depth.body import CLEARANCE_M, FPS, JOINTS, Floats, J, Support, Track, floor_only, relax, smooth
 
-ANGLES = ("spine", "side", "twist", "nod") + tuple(
-    f"{name}_{side}" for side in "lr" for name in ("sh", "ab", "el", "hip", "hab", "kn", "an")
-)
+_LIMB_ANGLES = ("sh", "ab", "el", "hip", "hab", "kn", "an")
+ANGLES = ("spine", "side", "twist", "nod", *(f"{name}_{side}" for side in "lr" for name in _LIMB_ANGLES))
 A = {name: i for i, name in enumerate(ANGLES)}
 # Where each joint hangs: parent joint, whose turn moves it, offset in body heights (Winter 1990, rounded).
 SPINE = {"navel": 0.10, "chest": 0.10, "neck": 0.09, "head": 0.088}
-ARM = {"shoulder": (0.105, -0.015), "elbow": 0.186, "wrist": 0.146, "hand": 0.085}
-LEG = {"hip": (0.05, -0.02), "knee": 0.245, "ankle": 0.246, "foot": (0.095, -0.028)}
+ARM = {"aside": 0.105, "down": 0.015, "upper": 0.186, "fore": 0.146, "hand": 0.085}
+LEG = {"aside": 0.05, "down": 0.02, "thigh": 0.245, "shank": 0.246, "ahead": 0.095, "sole": 0.028}
 
 Pose = Mapping[str, float]
 
@@ -62,23 +61,25 @@ def joints(angles: Floats, turn: Rotation, height_m: float) -> Track:
     for s, sign in (("l", 1), ("r", -1)):
         arm = trunk * about("y", -at(f"sh_{s}")) * about("x", sign * at(f"ab_{s}"))
         fore = arm * about("y", -at(f"el_{s}"))
-        hang(f"shoulder_{s}", "neck", trunk, (0, sign * ARM["shoulder"][0], ARM["shoulder"][1]))
-        hang(f"elbow_{s}", f"shoulder_{s}", arm, (0, 0, -ARM["elbow"]))
-        hang(f"wrist_{s}", f"elbow_{s}", fore, (0, 0, -ARM["wrist"]))
+        hang(f"shoulder_{s}", "neck", trunk, (0, sign * ARM["aside"], -ARM["down"]))
+        hang(f"elbow_{s}", f"shoulder_{s}", arm, (0, 0, -ARM["upper"]))
+        hang(f"wrist_{s}", f"elbow_{s}", fore, (0, 0, -ARM["fore"]))
         hang(f"hand_{s}", f"wrist_{s}", fore, (0, 0, -ARM["hand"]))
         thigh = turn * about("y", -at(f"hip_{s}")) * about("x", sign * at(f"hab_{s}"))
         shank = thigh * about("y", at(f"kn_{s}"))
-        hang(f"hip_{s}", "pelvis", turn, (0, sign * LEG["hip"][0], LEG["hip"][1]))
-        hang(f"knee_{s}", f"hip_{s}", thigh, (0, 0, -LEG["knee"]))
-        hang(f"ankle_{s}", f"knee_{s}", shank, (0, 0, -LEG["ankle"]))
-        hang(f"foot_{s}", f"ankle_{s}", shank * about("y", at(f"an_{s}")), (LEG["foot"][0], 0, LEG["foot"][1]))
+        hang(f"hip_{s}", "pelvis", turn, (0, sign * LEG["aside"], -LEG["down"]))
+        hang(f"knee_{s}", f"hip_{s}", thigh, (0, 0, -LEG["thigh"]))
+        hang(f"ankle_{s}", f"knee_{s}", shank, (0, 0, -LEG["shank"]))
+        hang(f"foot_{s}", f"ankle_{s}", shank * about("y", at(f"an_{s}")), (LEG["ahead"], 0, -LEG["sole"]))
     return out
 
 
 class Motion:
     """A person who does one thing after another; `track` is what came of it."""
 
-    def __init__(self, xy: tuple[float, float], yaw: float, rng: np.random.Generator, *, slow: float = 1.0) -> None:
+    def __init__(
+        self, xy: tuple[float, float], yaw: float, rng: np.random.Generator, *, slow: float = 1.0
+    ) -> None:
         self.rng, self.slow = rng, slow
         self.height_m = float(rng.uniform(1.42, 1.72))
         self.yaw, self.tip, self.xy, self.on = yaw, (0.0, 0.0), np.array(xy, float), 0.0
@@ -136,7 +137,9 @@ class Motion:
         yaw = self.yaw + (yaw - self.yaw + np.pi) % (2 * np.pi) - np.pi
         return self.to(None, 0.3 + abs(yaw - self.yaw) / 1.5, yaw=yaw)
 
-    def walk(self, xy: tuple[float, float] | Floats, *, speed_mps: float = 0.8, arms: Pose | None = None) -> Motion:
+    def walk(
+        self, xy: tuple[float, float] | Floats, *, speed_mps: float = 0.8, arms: Pose | None = None
+    ) -> Motion:
         """Turn to a place and walk there."""
         way = np.array(xy, float) - self.xy
         far = float(np.linalg.norm(way))
@@ -165,7 +168,7 @@ class Motion:
         return self
 
     def track(self, support: Support = floor_only, flat: Support | None = None) -> Track:
-        """Return joint positions in the room; ``flat`` bears without looking at heights, for who is on furniture."""
+        """Return joint positions in the room; ``flat`` bears whatever its height, for who is on furniture."""
         n = len(self.frames)
         angles = np.array([f[0] for f in self.frames])
         for k in (25, 6):  # nobody holds quite still

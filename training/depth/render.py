@@ -94,7 +94,11 @@ def _renderer(model: Any) -> Iterator[Any]:
         else:
             renderer.enable_depth_rendering()
         renderer.update_scene(data, camera="eye")
-        for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_SKYBOX):
+        for flag in (
+            mujoco.mjtRndFlag.mjRND_SHADOW,
+            mujoco.mjtRndFlag.mjRND_REFLECTION,
+            mujoco.mjtRndFlag.mjRND_SKYBOX,
+        ):
             renderer.scene.flags[flag] = 0
         image = renderer.render()
         renderer.disable_segmentation_rendering()
@@ -154,6 +158,7 @@ def _xml(room: Room, camera: Camera, kinds: list[str]) -> str:
     fovy = np.degrees(2 * np.arctan(HEIGHT / 2 / k.fy))
     axes = numbers(*camera.axes[0], *-camera.axes[1])
     return f"""<mujoco><compiler angle="radian"/><statistic extent="1" center="0 0 0"/>
-    <visual><map znear="0.05" zfar="20"/><quality offsamples="0" shadowsize="0" numslices="14" numstacks="8"/></visual>
+    <visual><map znear="0.05" zfar="20"/>
+    <quality offsamples="0" shadowsize="0" numslices="14" numstacks="8"/></visual>
     <worldbody><camera name="eye" pos="{numbers(*camera.position_m)}" xyaxes="{axes}" fovy="{fovy:.6f}"/>
     {boxes}{actors}</worldbody></mujoco>"""

@@ -50,7 +50,7 @@ class Furniture:
     def local(self, points: Floats) -> Floats:
         """Return room points (..., 2 or 3) as its own x and y, shape (..., 2)."""
         c, s = np.cos(self.yaw), np.sin(self.yaw)
-        return (points[..., :2] - [self.x, self.y]) @ np.array([[c, -s], [s, c]])
+        return np.asarray((points[..., :2] - [self.x, self.y]) @ np.array([[c, -s], [s, c]]), np.float64)
 
     def covers(self, points: Floats, margin_m: float = 0.0) -> np.ndarray:
         """Return which points are over its footprint, or as near as a margin."""
@@ -60,7 +60,9 @@ class Furniture:
     def corners_m(self) -> Floats:
         """The corners of its surface, shape (4, 3), in room axes."""
         w, d = self.half_m
-        return np.array([(*self.in_room(np.array(xy)), self.surface_m) for xy in ((w, d), (-w, d), (-w, -d), (w, -d))])
+        return np.array(
+            [(*self.in_room(np.array(xy)), self.surface_m) for xy in ((w, d), (-w, d), (-w, -d), (w, -d))]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,9 @@ def make(kind: str, rng: np.random.Generator) -> Furniture:
             Box((0, d - 0.2, top + 0.04), (w * 0.7, 0.17, 0.05)),  # pillow
             Box((0, d, top / 2 + u(0.1, 0.25)), (w, 0.02, top / 2 + u(0.1, 0.2))),  # head board
         ]
-        boxes += [Box((x * (w - 0.05), y * (d - 0.05), top / 4), (0.03, 0.03, top / 4)) for x in (-1, 1) for y in (-1, 1)]
+        boxes += [
+            Box((x * (w - 0.05), y * (d - 0.05), top / 4), (0.03, 0.03, top / 4)) for x in (-1, 1) for y in (-1, 1)
+        ]
         return Furniture(kind, tuple(boxes), (w, d), top)
     if kind == "chair":
         w, top = u(0.21, 0.32), u(0.42, 0.5)
@@ -167,9 +171,16 @@ def make(kind: str, rng: np.random.Generator) -> Furniture:
     if kind == "table":
         w, d, top = u(0.3, 0.7), u(0.25, 0.45), u(0.6, 0.76)
         boxes = [Box((0, 0, top), (w, d, 0.02))]
-        boxes += [Box((x * (w - 0.04), y * (d - 0.04), top / 2), (0.025, 0.025, top / 2)) for x in (-1, 1) for y in (-1, 1)]
+        boxes += [
+            Box((x * (w - 0.04), y * (d - 0.04), top / 2), (0.025, 0.025, top / 2))
+            for x in (-1, 1)
+            for y in (-1, 1)
+        ]
         return Furniture(kind, tuple(boxes), (w, d), top)
-    w, d, h = {"wardrobe": (u(0.4, 0.9), u(0.25, 0.32), u(1.7, 2.1)), "cabinet": (u(0.2, 0.4), u(0.18, 0.25), u(0.45, 0.9))}[kind]
+    w, d, h = {
+        "wardrobe": (u(0.4, 0.9), u(0.25, 0.32), u(1.7, 2.1)),
+        "cabinet": (u(0.2, 0.4), u(0.18, 0.25), u(0.45, 0.9)),
+    }[kind]
     return Furniture(kind, (Box((0, 0, h / 2), (w, d, h / 2)),), (w, d), h)
 
 
@@ -194,8 +205,10 @@ def clash(a: Furniture, b: Furniture) -> bool:
     return bool(b.covers(points, 0.05).any())
 
 
-def furnish(room: Room, kinds: list[str], tracks: list[Track], camera: Camera | None, rng: np.random.Generator) -> Room:
-    """Add furniture at the walls where nobody passes and the camera is not behind it; what does not fit is left out."""
+def furnish(
+    room: Room, kinds: list[str], tracks: list[Track], camera: Camera | None, rng: np.random.Generator
+) -> Room:
+    """Add furniture at the walls where nobody passes and it hides nothing; what does not fit is left out."""
     passed = np.concatenate([t[::5].reshape(-1, 3) for t in tracks]) if tracks else np.zeros((0, 3))
     for kind in kinds:
         for _ in range(40):
@@ -247,7 +260,9 @@ def some_camera(room: Room, track: Track, rng: np.random.Generator, *, ceiling: 
         return aim(eye, float(u(0, 2 * np.pi)), float(u(80, 90)), roll, hfov, ceiling=True)
     s, wall = u(0.08, 0.92), int(rng.integers(4))
     edge = [(s, 0), (1, s), (s, 1), (0, s)][wall]
-    eye = np.clip(np.array(edge) * [room.width_m, room.length_m], 0.06, [room.width_m - 0.06, room.length_m - 0.06])
+    eye = np.clip(
+        np.array(edge) * [room.width_m, room.length_m], 0.06, [room.width_m - 0.06, room.length_m - 0.06]
+    )
     eye = np.array([*eye, u(1.0, min(2.6, room.height_m - 0.1))])
     to = np.array([*spot, u(0.3, 0.9)]) - eye
     tilt = np.degrees(np.arctan2(-to[2], np.hypot(*to[:2]))) + rng.normal(0, 4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -27,6 +26,7 @@ class Play:
     tracks: list[Track] = field(default_factory=list)
     props: list[Prop] = field(default_factory=list)
     is_uncontrolled: bool = False
+    accel_g: Floats | None = None  # 50 Hz, (samples, 6): waist and wrist, where physics made it
 
     def spot(self, *, free_m: float = 0.55, near: Floats | None = None, within_m: float = np.inf) -> Floats:
         """Return a free place on the floor."""
@@ -65,6 +65,7 @@ class Play:
 
 
 def stage(rng: np.random.Generator, *, bed: bool = False, chair: bool = False) -> Play:
+    """Return an empty room, or one with a bed or chair that can be reached."""
     while True:
         play = Play(rng, empty_room(rng))
         if bed:
@@ -90,24 +91,29 @@ def _is_free(play: Play, xy: Floats) -> bool:
 
 
 def beside(bed: Furniture, side: int, along: float = -0.1, off: float = 0.38) -> Floats:
+    """Return where one stands before one sits down on a side (-1 or 1) of the bed."""
     return np.array(bed.in_room(np.array([side * (bed.half_m[0] + off), along])))
 
 
 def before(chair: Furniture, off: float = 0.55) -> Floats:
+    """Return where one stands before one sits down on a chair."""
     return np.array(chair.in_room(np.array([0, -off])))
 
 
 def heading(piece: Furniture, x: float, y: float) -> float:
+    """Return the yaw of a direction in a piece's own axes."""
     return float(np.arctan2(y, x) + piece.yaw)
 
 
 def side_of(play: Play) -> int:
+    """Return a side of the bed that can be reached, -1 or 1."""
     assert play.bed is not None
     sides = [s for s in (-1, 1) if _is_free(play, beside(play.bed, s))]
     return int(play.rng.choice(sides))
 
 
 def sit_on_bed(play: Play, who: Motion, side: int) -> Motion:
+    """Walk up to the bed and sit down on its edge."""
     bed, u = play.bed, play.rng.uniform
     assert bed is not None
     along = u(-0.3, 0.15)
@@ -132,7 +138,13 @@ def _lie_on_bed(play: Play, who: Motion, side: int) -> Motion:
     halfway = bed.in_room(np.array([side * (bed.half_m[0] - 0.3), -0.05]))
     yaw = heading(bed, 0, -1)
     who.to(lean, u(1.2, 2.0), tip=(-0.8, 0.0), yaw=_near(heading(bed, side * 0.5, -1), who.yaw), xy=halfway)
-    return who.to({**FLAT, **both(hip=0.3, kn=0.5, sh=0.2, el=0.6)}, u(1.0, 2.0), tip=SUPINE, yaw=_near(yaw, who.yaw), xy=middle)
+    return who.to(
+        {**FLAT, **both(hip=0.3, kn=0.5, sh=0.2, el=0.6)},
+        u(1.0, 2.0),
+        tip=SUPINE,
+        yaw=_near(yaw, who.yaw),
+        xy=middle,
+    )
 
 
 def _near(yaw: float, before: float) -> float:
@@ -169,10 +181,13 @@ def _from_floor(play: Play, who: Motion) -> Motion:
 
 
 def _leave(play: Play, who: Motion) -> Motion:
-    return who.walk(play.spot(near=who.xy, within_m=2.5), speed_mps=play.rng.uniform(0.6, 1.0)).hold(play.rng.uniform(0.3, 2))
+    return who.walk(play.spot(near=who.xy, within_m=2.5), speed_mps=play.rng.uniform(0.6, 1.0)).hold(
+        play.rng.uniform(0.3, 2)
+    )
 
 
 def start(play: Play) -> Motion:
+    """Return somebody who stands somewhere."""
     who = play.person(play.spot(free_m=0.5))
     return who.hold(play.rng.uniform(0.3, 1.5))
 
@@ -187,7 +202,12 @@ def bed_lie(rng: np.random.Generator) -> Play:
     who = play.person(play.spot(near=beside(play.bed, side), within_m=2))  # type: ignore[arg-type]
     _lie_on_bed(play, sit_on_bed(play, who, side).hold(rng.uniform(0.3, 4)), side)
     for _ in range(rng.integers(1, 4)):
-        ways = [(FLAT, SUPINE), (CURLED, (-np.pi / 2, 0.9)), (CURLED, (-np.pi / 2, -0.9)), ({**FLAT, **both(hip=0.5, kn=1.0)}, SUPINE)]
+        ways = [
+            (FLAT, SUPINE),
+            (CURLED, (-np.pi / 2, 0.9)),
+            (CURLED, (-np.pi / 2, -0.9)),
+            ({**FLAT, **both(hip=0.5, kn=1.0)}, SUPINE),
+        ]
         pose, tip = ways[rng.integers(len(ways))]
         who.to(pose, rng.uniform(0.8, 1.6), tip=tip).hold(rng.uniform(2, 6))
     if rng.random() < 0.75:
@@ -204,7 +224,9 @@ def bed_sit(rng: np.random.Generator) -> Play:
     who = play.person(play.spot(near=beside(play.bed, side), within_m=2))  # type: ignore[arg-type]
     sit_on_bed(play, who, side).hold(rng.uniform(1, 5))
     if rng.random() < 0.5:  # shoes
-        who.to({**SIT, "spine": 0.9, **both(hip=1.7, kn=1.6, sh=0.9, el=0.2)}, 1.2, tip=(0.35, 0)).hold(rng.uniform(1, 6))
+        who.to({**SIT, "spine": 0.9, **both(hip=1.7, kn=1.6, sh=0.9, el=0.2)}, 1.2, tip=(0.35, 0)).hold(
+            rng.uniform(1, 6)
+        )
         who.to(SIT, 1.1, tip=(0, 0)).hold(rng.uniform(0.5, 3))
     _rise(play, who, beside(play.bed, side))  # type: ignore[arg-type]
     play.tracks.append(play.done(_leave(play, who)))
@@ -220,7 +242,11 @@ def chair_sit(rng: np.random.Generator) -> Play:
     who.walk(before(chair)).face(heading(chair, 0, -1))
     seat = chair.in_room(np.array([0, -0.03]))
     for _ in range(rng.integers(1, 3)):
-        who.to({"spine": 0.6, **both(hip=1.2, kn=1.2, sh=0.6)}, rng.uniform(0.5, 0.9), xy=0.6 * who.xy + 0.4 * np.array(seat))
+        who.to(
+            {"spine": 0.6, **both(hip=1.2, kn=1.2, sh=0.6)},
+            rng.uniform(0.5, 0.9),
+            xy=0.6 * who.xy + 0.4 * np.array(seat),
+        )
         who.to(SIT, rng.uniform(0.4, 0.8), xy=seat, on=1.0).hold(rng.uniform(1, 7))
         if rng.random() < 0.5:
             who.to({**SIT, "spine": 0.7, "nod": 0.4}, 1.0).hold(rng.uniform(1, 5))
@@ -246,7 +272,10 @@ def exercise(rng: np.random.Generator) -> Play:
             who.to({**knees, **both(hip=0.8, kn=1.6, sh=1.2)}, rng.uniform(0.9, 1.5), tip=SUPINE)
         elif kind == "legs":
             leg = str(rng.choice(["l", "r"]))
-            who.to({**FLAT, f"hip_{leg}": rng.uniform(0.7, 1.4), f"kn_{leg}": rng.uniform(0, 0.5)}, rng.uniform(0.8, 1.5))
+            who.to(
+                {**FLAT, f"hip_{leg}": rng.uniform(0.7, 1.4), f"kn_{leg}": rng.uniform(0, 0.5)},
+                rng.uniform(0.8, 1.5),
+            )
             who.to(FLAT, rng.uniform(0.8, 1.5)).hold(rng.uniform(0.1, 0.6))
         elif kind == "arms":
             who.to({**knees, **both(sh=rng.uniform(1.2, 2.9), hip=0.8, kn=1.6)}, rng.uniform(0.8, 1.6))
@@ -255,7 +284,9 @@ def exercise(rng: np.random.Generator) -> Play:
             who.to(CURLED, rng.uniform(1, 2), tip=(-np.pi / 2, rng.choice([-1.2, 1.2]))).hold(rng.uniform(0.5, 2))
             who.to(knees, rng.uniform(1, 2), tip=SUPINE).hold(rng.uniform(0.5, 2))
         else:
-            who.hold(rng.uniform(2, 4)).to({**FLAT, **both(hip=rng.uniform(0, 0.8), kn=rng.uniform(0.1, 1.5))}, 1.5)
+            who.hold(rng.uniform(2, 4)).to(
+                {**FLAT, **both(hip=rng.uniform(0, 0.8), kn=rng.uniform(0.1, 1.5))}, 1.5
+            )
     _from_floor(play, who).hold(rng.uniform(0.5, 2))
     play.tracks.append(play.done(who))
     return play
@@ -297,7 +328,9 @@ def crawl(rng: np.random.Generator) -> Play:
             who.to(deep, rng.uniform(1, 1.8), tip=(1.65, 0.0), xy=target)
         who.hold(rng.uniform(0.5, 4))
         step = {**FOURS, "sh_l": rng.uniform(1.1, 2.2), "hip_r": rng.uniform(1.0, 1.7)}
-        who.to(step, rng.uniform(0.6, 1.2), tip=(1.4, 0.0), xy=target + rng.normal(0, 0.08, 2)).hold(rng.uniform(0.2, 1))
+        who.to(step, rng.uniform(0.6, 1.2), tip=(1.4, 0.0), xy=target + rng.normal(0, 0.08, 2)).hold(
+            rng.uniform(0.2, 1)
+        )
     who.to(KNEEL, 1.2, tip=(0, 0)).to({"hip_r": 1.5, "kn_r": 1.5, "kn_l": 1.5, "spine": 0.4}, 0.9).to(STAND, 1.3)
     play.tracks.append(play.done(_leave(play, who)))
     return play
@@ -321,8 +354,14 @@ def pick_up(rng: np.random.Generator) -> Play:
     play = stage(rng)
     who = _leave(play, start(play))
     for _ in range(rng.integers(1, 4)):
-        pose, tip = [(BENT, (0.65, 0.0)), (SQUAT, (0.35, 0.0)), ({**BENT, **both(hip=1.6, kn=1.2, sh=1.3)}, (0.7, 0.0))][rng.integers(3)]
-        who.to(pose, rng.uniform(0.6, 1.5), tip=tip).hold(rng.uniform(0.2, 3)).to(STAND, rng.uniform(0.7, 1.5), tip=(0, 0))
+        pose, tip = [
+            (BENT, (0.65, 0.0)),
+            (SQUAT, (0.35, 0.0)),
+            ({**BENT, **both(hip=1.6, kn=1.2, sh=1.3)}, (0.7, 0.0)),
+        ][rng.integers(3)]
+        who.to(pose, rng.uniform(0.6, 1.5), tip=tip).hold(rng.uniform(0.2, 3)).to(
+            STAND, rng.uniform(0.7, 1.5), tip=(0, 0)
+        )
         _leave(play, who)
     play.tracks.append(play.done(who))
     return play
@@ -418,7 +457,11 @@ def carer(rng: np.random.Generator) -> Play:
     size = np.array([play.room.width_m, play.room.length_m])
     toward = [np.array([np.cos(a), np.sin(a)]) for a in rng.uniform(0, 2 * np.pi, 40)]
     at = next(
-        (p for p in (middle + 0.75 * d for d in toward) if (p > 0.4).all() and (p < size - 0.4).all() and _free_of(play, p, lying)),
+        (
+            p
+            for p in (middle + 0.75 * d for d in toward)
+            if (p > 0.4).all() and (p < size - 0.4).all() and _free_of(play, p, lying)
+        ),
         middle + 0.75 * toward[0],
     )
     who = play.person(play.spot(near=at, within_m=2.5), slow=1.0).hold(rng.uniform(1, 4))
@@ -427,7 +470,11 @@ def carer(rng: np.random.Generator) -> Play:
     who.hold(max(0.1, wait - len(who.frames) / FPS)).walk(at, speed_mps=1.2)
     who.face(float(np.arctan2(*(middle - at)[::-1]))).to(KNEEL, 1.2)
     while len(who.frames) < n:
-        who.to({**KNEEL, "spine": rng.uniform(0.3, 0.9), **both(kn=2.0, hip=0.9, an=1.1, sh=1.0, el=0.4)}, 1.2, tip=(0.3, 0.0))
+        who.to(
+            {**KNEEL, "spine": rng.uniform(0.3, 0.9), **both(kn=2.0, hip=0.9, an=1.1, sh=1.0, el=0.4)},
+            1.2,
+            tip=(0.3, 0.0),
+        )
         who.hold(rng.uniform(0.5, 3)).to(KNEEL, 1.0, tip=(0, 0))
     play.tracks.append(play.done(who)[:n])
     return play
@@ -482,12 +529,22 @@ def slide(rng: np.random.Generator) -> Play:
         who.to({"spine": 0.5, **both(hip=0.7, kn=1.0, sh=0.2)}, u(0.8, 1.5) * slow, tip=(0.1, 0.0))
         who.to({"spine": 0.6, **both(hip=1.5, kn=2.2, an=0.4, sh=0.3)}, u(0.6, 1.2) * slow, tip=(0.2, 0.1))
     else:
-        who.to({"spine": 0.4, **both(hip=1.0, kn=1.0, ab=0.3)}, u(0.8, 1.5) * slow, tip=(-0.3, 0.0), xy=0.5 * (who.xy + out))
+        who.to(
+            {"spine": 0.4, **both(hip=1.0, kn=1.0, ab=0.3)},
+            u(0.8, 1.5) * slow,
+            tip=(-0.3, 0.0),
+            xy=0.5 * (who.xy + out),
+        )
     sat = {"spine": 0.4, "nod": 0.4, **both(hip=1.75, kn=0.85, ab=0.2, el=0.3)}
     who.to(sat, u(0.8, 1.5) * slow, tip=(-0.15, 0.0), xy=out, on=0.0).hold(u(0.2, 4))
     if rng.random() < 0.85:  # they sink to one side; the others stay as they sit
         over = float(rng.choice([-1, 1]))
-        who.to({**CURLED, "side": 0.2 * over, "nod": 0.2}, u(0.8, 2) * slow, tip=(-0.1, 1.4 * over), xy=out + rng.normal(0, 0.05, 2))
+        who.to(
+            {**CURLED, "side": 0.2 * over, "nod": 0.2},
+            u(0.8, 2) * slow,
+            tip=(-0.1, 1.4 * over),
+            xy=out + rng.normal(0, 0.05, 2),
+        )
         if rng.random() < 0.5:
             who.to(FLAT, u(1, 2.5) * slow, tip=(SUPINE[0], 0.2 * over))
     still = len(who.frames)

@@ -41,7 +41,9 @@ def _sensor(kind: str, rng: np.random.Generator) -> _Sensor:
     u = rng.uniform
     holes = float(np.clip(rng.gamma(4, 0.025), 0.02, 0.3))
     if kind == "tof":
-        return _Sensor(u(0.01, 0.02) / 1.5, False, 0.0, 0.0, 0.2, u(5, 8), 0.6 * holes, u(0.3, 0.8), u(0.005, 0.03))
+        return _Sensor(
+            u(0.01, 0.02) / 1.5, False, 0.0, 0.0, 0.2, u(5, 8), 0.6 * holes, u(0.3, 0.8), u(0.005, 0.03)
+        )
     if kind == "stereo":
         return _Sensor(u(8e-4, 2e-3), True, u(9, 16), 1 / 16, 0.35, 8.0, holes, u(0.1, 0.4), 0.0)
     if kind == "structured-light":
@@ -69,7 +71,7 @@ def degrade(depth_mm: Depth, rng: np.random.Generator, kind: str) -> Depth:
     dull = _dull(rng, height, width)
     level, flies = NormalDist().inv_cdf(1 - sensor.holes), NormalDist().inv_cdf(sensor.flying)
     wears_black, thin_hair = rng.random() < 0.3, rng.random() < 0.5
-    lost = rng.random(frames) < rng.uniform(0, 0.02)
+    lost = np.asarray(rng.random(frames) < rng.uniform(0, 0.02))
     out = np.empty_like(depth_mm)
     for n in range(frames):
         if n and lost[n]:
@@ -79,7 +81,7 @@ def degrade(depth_mm: Depth, rng: np.random.Generator, kind: str) -> Depth:
         z *= 0.001
         noise = _take(bank, rng, height, width)
         mean = cv2.blur(z, (3, 3))
-        edge = np.abs(z - mean) > EDGE_M
+        edge = np.asarray(np.abs(z - mean) > EDGE_M)
         seen = z.copy()
         torn = np.flatnonzero(edge & (noise < flies))
         part = rng.random(len(torn), np.float32) * 1.5
@@ -94,7 +96,7 @@ def degrade(depth_mm: Depth, rng: np.random.Generator, kind: str) -> Depth:
         if sensor.disparity_px_m:
             empty |= _shadow(z, sensor.disparity_px_m)
         if wears_black or thin_hair:
-            _take_person(empty, (z < room - 0.08) & (z > 0), z, noise, dark if wears_black else None, thin_hair)
+            _take_person(empty, (z < room - 0.08) & (z > 0), noise, dark if wears_black else None, thin_hair)
         grain = _take(grains, rng, height, width)
         seen *= warp
         if sensor.grows:
@@ -129,7 +131,7 @@ def _fine(coarse: Image, height: int, width: int) -> Image:
 
 
 def _dull(rng: np.random.Generator, height: int, width: int) -> Image:
-    """Return how surely a pixel returns light, as a threshold of noise; low where a glossy floor mirrors it away."""
+    """Return how surely a pixel returns light, as a threshold of noise; low where a floor is glossy."""
     out = np.full((height, width), 9, np.float32)
     for _ in range(rng.integers(0, 3)):
         centre = int(rng.uniform(0, width)), int(rng.uniform(0.55, 1) * height)
@@ -148,7 +150,11 @@ def _shadow(z: Image, disparity_px_m: float) -> NDArray[np.bool_]:
 
 
 def _take_person(
-    empty: NDArray[np.bool_], person: NDArray[np.bool_], z: Image, noise: Image, dark: Image | None, thin_hair: bool
+    empty: NDArray[np.bool_],
+    person: NDArray[np.bool_],
+    noise: Image,
+    dark: Image | None,
+    thin_hair: bool,
 ) -> None:
     """Take returns from black clothes, whose patches move with the person, and from the hair of who is upright."""
     x, y, w, h = cv2.boundingRect(person.view(np.uint8))

@@ -16,9 +16,8 @@ from training.datasets import DataMissing
 from training.depth.body import FPS, JOINTS, NECK, PELVIS, Floats, J, Track, relax, settled, smooth
 
 ARCHIVES = ("smartfallmm-skeleton-falls.tar.xz", "smartfallmm-skeleton-adls.tar.xz")
-ACTIVITIES = {1: "drink", 2: "pick-up", 3: "jacket", 4: "step-up"} | {
-    **{10: "back-fall", 11: "front-fall", 12: "left-fall", 13: "right-fall", 14: "rotate-fall"},
-}
+_DAILY = {1: "drink", 2: "pick-up", 3: "jacket", 4: "step-up"}
+ACTIVITIES = {**_DAILY, 10: "back-fall", 11: "front-fall", 12: "left-fall", 13: "right-fall", 14: "rotate-fall"}
 _NAME = re.compile(r"(S\d+)A(\d+)T(\d+)\.csv$")
 RECORDED_FPS = 30.0
 FOOT_M = 0.035  # of the foot's joint above the floor it stands on
@@ -40,8 +39,8 @@ class Skeletons:
 
 
 @functools.lru_cache(maxsize=1)
-def read_skeletons(root: Path) -> dict[str, Skeletons]:
-    """Return all trials by their name, straight from the archives in a folder.
+def read_skeletons(root: Path, of: str = "S") -> dict[str, Skeletons]:
+    """Return the trials of people whose name begins so, by their own name, straight from the archives in a folder.
 
     Raises:
         DataMissing: an archive is not there.
@@ -50,7 +49,7 @@ def read_skeletons(root: Path) -> dict[str, Skeletons]:
     for archive in (root / name for name in ARCHIVES):
         if not archive.is_file():
             raise DataMissing(f"{archive.name} is not in {root}")
-        raw |= dict(_tables(archive))
+        raw |= dict(_tables(archive, of))
     people = sorted({name[:3] for name in raw})
     plane = {person: _floor([p for name, p in raw.items() if name.startswith(person)]) for person in people}
     found = {}
@@ -61,10 +60,11 @@ def read_skeletons(root: Path) -> dict[str, Skeletons]:
     return found
 
 
-def _tables(archive: Path) -> Iterator[tuple[str, Floats]]:
+def _tables(archive: Path, of: str) -> Iterator[tuple[str, Floats]]:
     with tarfile.open(archive) as tar:
         for member in tar:
-            name, file = _NAME.search(member.name), tar.extractfile(member)
+            name = _NAME.search(member.name)
+            file = tar.extractfile(member) if name and name[1].startswith(of) else None
             if name and file:
                 table = np.loadtxt(file, delimiter=",", ndmin=2)
                 yield name[0].removesuffix(".csv"), table.reshape(len(table), 32, 3) / 1000
