@@ -151,11 +151,12 @@ class Eye:
             self._say_out(seen)
 
 
-def keep_memory_here() -> None:
+def keep_memory_here(*, with_parent: bool = True) -> None:
     """Have no core dump and no debugger read what is in memory, and end when the parent does."""
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_DUMPABLE, 0)  # the kernel then writes no core, whatever it is piped into
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if with_parent:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     with contextlib.suppress(OSError, ValueError):  # where no limit may be changed, the service has set this one
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     faulthandler.disable()

@@ -38,7 +38,7 @@ def camera_pause(
     cameras, who = _cameras_in(config, room), by or getpass.getuser()
     if not begin_pause(state, room, minutes * 60, who):
         stop(f"{state}: the pause cannot be written down; cover the lens instead", status=1)
-    _audit(state, "camera-paused", room=room, length_s=minutes * 60, by=who)
+    audit(state, "camera-paused", room=room, length_s=minutes * 60, by=who)
     if not _comes_about(run, cameras, paused=True):
         stop("fall detection has not taken it yet: see fallwatch camera status, and cover the lens", status=1)
     ends = _local_time(config, minutes * 60)
@@ -65,7 +65,7 @@ def camera_resume(
     if not held:
         say(f"Room {room} was not paused.")
         return
-    _audit(state, "camera-resumed", room=room, by=who)
+    audit(state, "camera-resumed", room=room, by=who)
     if not _comes_about(run, cameras, paused=False):
         stop("fall detection has not taken it yet: see fallwatch camera status", status=1)
     say(f"Room {room}: {', '.join(cameras)} on again. Next: fallwatch camera status.")
@@ -123,7 +123,7 @@ def _comes_about(run: Path, cameras: list[str], *, paused: bool) -> bool:
     return False
 
 
-def _audit(state: Path, kind: str, **body: Any) -> None:
+def audit(state: Path, kind: str, **body: Any) -> None:
     """Keep in the journal who did it; where that refuses, it has happened all the same."""
     from edge.journal import JournalUnavailable
 

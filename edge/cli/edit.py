@@ -75,6 +75,26 @@ def describe_wearable(path: Path, facts: Mapping[str, Any]) -> Settings:
     return load_settings(path)
 
 
+def place_camera(
+    path: Path, camera: str, *, floor: list[float] | None = None, zone: Mapping[str, Any] | None = None
+) -> Settings:
+    """Note in the settings where a camera's floor lies, or one more zone of its room.
+
+    Raises:
+        SettingsError: it is wrong, or the file cannot be written. The file is as it was.
+    """
+    document: Any = tomlkit.parse(path.read_text(encoding="utf-8"))
+    table = next(table for table in document["camera"] if table["id"] == camera)
+    if floor is not None:
+        table["floor"] = floor
+    if zone is not None:
+        table.setdefault("zone", tomlkit.array()).append(dict(zone))
+    text = tomlkit.dumps(document)
+    build(Settings, tomllib.loads(text), path, "")  # refuse what is wrong before the file is touched
+    write_settings(path, text)
+    return load_settings(path)
+
+
 def write_settings(path: Path, text: str) -> None:
     """Replace the settings file in one step, the old one kept beside it.
 

@@ -424,8 +424,8 @@ def report(verdicts: Sequence[Verdict], thresholds: Sequence[float], seeds: int)
 
     return {
         "how": "Each person, room and camera was judged by networks that never saw them, at thresholds chosen on "
-        "others; counts are sums over the seeds. Replayed: skeletons of young people who fell on purpose, as bodies "
-        "in made-up rooms. Synthetic: made up altogether. Neither is a resident, and neither is a real depth image.",
+        "others; counts are sums over the seeds. Replayed: skeletons of young people who fell on purpose, as "
+        "bodies in made-up rooms. Synthetic: made up altogether. Neither is a resident or a real depth image.",
         "seeds": seeds,
         "thresholds": sorted({round(t, 4) for t in thresholds}),
         "shares": {
