@@ -152,7 +152,7 @@ class BleSettings:
 
 
 INTRINSICS = ("fx", "fy", "cx", "cy")
-TELLS_NO_INTRINSICS = ("v4l2", "folder")
+TELLS_NO_INTRINSICS = ("v4l2",)  # a folder has its calib.json
 
 
 @dataclass(frozen=True, slots=True)

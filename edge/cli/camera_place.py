@@ -39,9 +39,8 @@ def camera_floor(room: Room, write: Write = False, config: Config = DEFAULT_CONF
         stop("no floor is found: turn the camera down until at least a third of its view is floor", status=1)
     floor = floors[0]
     numbers = [round(value, 4) for value in astuple(floor)]
-    say(
-        f"Camera {camera.id} hangs {floor.d:.2f} m above the floor and looks {View(rays, floor).tilt_deg:.0f} deg down."
-    )
+    tilt_deg = View(rays, floor).tilt_deg
+    say(f"Camera {camera.id} hangs {floor.d:.2f} m above the floor and looks {tilt_deg:.0f} degrees down.")
     say("Measure its height with a tape: more than 5 cm apart, clear the floor and try again.")
     if write:
         place_camera(config, camera.id, floor=numbers)
@@ -94,9 +93,7 @@ def camera_zone(
     zone = {"kind": kind, "polygon_m": polygon, "height_m": height}
     if write:
         place_camera(config, camera.id, zone=zone)
-        say(
-            f"Written to {config}. Next: restart detect, and lie on the {kind}: fallwatch camera status stays well."
-        )
+        say(f"Written to {config}. Next: restart detect, and lie down there: nobody is to be called.")
     else:
         say(f"{zone}    (--write puts it into the settings)")
 
