@@ -268,8 +268,8 @@ class Home:
         }
         self._settings = load_settings(self.config)
         self.keys = KeyStore(self._settings.secrets, self.state)
-        for resident in self._settings.resident:
-            self.keys.make(resident.wearable)
+        for wearable in (w for resident in self._settings.resident for w in resident.wearables):
+            self.keys.make(wearable)
         self._services: list[Service] = []
 
     def __enter__(self) -> Self:
