@@ -201,15 +201,42 @@ def test_a_clip_becomes_a_recorded_folder_and_is_not_made_twice(tmp_path: Path) 
     assert set(calib) == {"width", "height", "fx", "fy", "cx", "cy", "fps", "floor", "zones"}
 
 
-@pytest.mark.skipif("FALLWATCH_DATA" not in os.environ, reason="needs the recorded skeletons")
+@cache
+def recorded() -> dict[str, skeletons.Skeletons]:
+    """Return the trials of one person."""
+    if "FALLWATCH_DATA" not in os.environ:
+        pytest.skip("needs the recorded skeletons")
+    return skeletons.read_skeletons(Path(os.environ["FALLWATCH_DATA"]), "S29")
+
+
 def test_recorded_people_stand_on_the_floor_and_come_down_to_it() -> None:
-    trials = skeletons.read_skeletons(Path(os.environ["FALLWATCH_DATA"]), "S29")
+    trials = recorded()
     assert {t.person for t in trials.values()} == {"S29"}
     standing = trials["S29A03T03"].track
     assert np.median(standing[:, PELVIS, 2]) == pytest.approx(0.9, abs=0.1)
-    falls = [t for t in trials.values() if t.is_fall]
-    low = [float(t.track[:, PELVIS, 2].min()) for t in falls]
+    low = [float(t.track[:, PELVIS, 2].min()) for t in trials.values() if t.is_fall]
     assert np.mean(np.array(low) < clips.LOW_M) > 0.8
+
+
+def test_a_recorded_fall_happens_in_view_and_who_lies_after_it_still_breathes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trials = recorded()
+    monkeypatch.setattr(skeletons, "read_skeletons", lambda root: trials)
+    held = 0
+    for seed in range(4):
+        scene = clips.replayed("S29A13T02", seed, Path())
+        again = clips.replayed("S29A13T02", seed, Path())
+        track = scene.actors[0].track
+        assert np.array_equal(track, again.actors[0].track)
+        assert scene.room.holds(track)
+        lying = track[track[:, PELVIS, 2] < clips.LOW_M]
+        assert scene.camera.sees(lying[:, PELVIS]).mean() > 0.9
+        assert clips.meta(scene, clips.truth(scene))["label"] == "fall"
+        if len(track) > len(trials["S29A13T02"].track):
+            held += 1
+            assert (np.abs(np.diff(track, axis=0)).max(axis=(1, 2)) > 0).all()
+    assert 0 < held < 4
 
 
 def test_a_limp_body_is_as_long_as_the_person_it_was() -> None:
