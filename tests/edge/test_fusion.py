@@ -32,12 +32,17 @@ from edge.core.fusion import (
     Witness,
 )
 from edge.core.incident import Kind
+from edge.core.replay import replay
 from edge.core.seen import FEATURES, Person, Seen
 from edge.detect.pipeline import Found
 from edge.detect.service import DetectService
 from edge.journal import Case
+from edge.recording import read_recording
 from edge.settings import load_settings
+from models.card import newest
+from models.scorer import Scorer
 from tests.edge.home import Home, Pager, until
+from tests.edge.test_pipeline import DATA, feed, pipeline, played
 
 WRIST = Source(Sense.WEARABLE, "0012", "12", "r12", "wrist-2")
 SPARE = replace(WRIST, id="1012")
@@ -211,6 +216,26 @@ def test_what_is_remembered_is_bounded() -> None:
     assert [len(kept["12"]), len(kept["14"])] == [EVENTS_MOST, 1]
     assert len(kept["14"][0].impacts_s) == IMPACTS_MOST
     assert [len(w) for w in home.fusion._weak.values()] == [WEAK_MOST]
+
+
+@pytest.mark.parametrize("placement", ["wrist", "waist"])
+def test_without_a_camera_recordings_of_people_raise_what_they_did(placement: str) -> None:
+    scorer = Scorer(newest(placement))
+    names = sorted(path.name for path in DATA.glob("*.csv"))
+    worn = [f"{i:04d}" for i in range(1, len(names) + 1)]
+    news = feed(pipeline(scorer, *worn), played(names))
+    assert any(isinstance(found, Found) and isinstance(found.finding, Suspected) for found in news)
+    for name, wearable in zip(names, worn, strict=True):
+        home = Lived(unanswered=False)
+        for found in news:
+            if isinstance(found, Found) and found.wearable == wearable:
+                at_s, finding = found.impact_at_s, found.finding
+                if not isinstance(finding, MotionChanged):
+                    home.hear(Witness(WRIST, at_s, finding.probability, isinstance(finding, FallDetected)))
+        recording = read_recording(DATA / name)
+        replayed = replay([(run.t_s, run.accel_g) for run in recording.runs], scorer)
+        assert len(home.alarms) == sum(isinstance(finding, FallDetected) for finding in replayed)
+        assert home.notes == []
 
 
 # -- doubts -------------------------------------------------------------------------------------------
