@@ -21,6 +21,7 @@ from edge.core.fusion import (
     EVENTS_MOST,
     IMPACTS_MOST,
     SAME_S,
+    TAKE_BACK_S,
     WEAK_MOST,
     Alarm,
     Fusion,
@@ -161,6 +162,14 @@ def test_of_two_who_fall_at_once_in_a_shared_room_each_has_an_incident_though_th
     assert [(note.incident, note.kind) for note in home.notes] == [("i0", "witness")]
 
 
+def test_a_witness_belongs_to_the_residents_own_incident_rather_than_to_one_that_may_be_anybodys() -> None:
+    home = Lived(unanswered=False)
+    home.hear(strong(BED_A, 100.0), strong(SHARED, 111.0), weak(BED_A, 109.0))
+    assert len(home.alarms) == 2
+    home.hear(strong(BED_B, 111.0))  # the camera's is still free for the other
+    assert [(note.incident, note.body["sources"]) for note in home.notes] == [("i1", ["014b"])]
+
+
 def test_a_further_fall_joins_what_nobody_has_answered_and_is_new_otherwise() -> None:
     home = Lived()
     home.hear(strong(WRIST, 100.0), strong(CAMERA, 160.0))
@@ -268,6 +277,24 @@ def test_a_doubt_is_taken_back_once_somebody_is_seen_on_the_floor_and_does_not_r
     (note,) = home.see(frames(106, 120, LYING))
     assert note == Note("i0", "doubt", {"doubted": False, "by": "cam-12"})
     assert home.see([*frames(120, 200, UP), *frames(200, 210, LYING)]) == []
+
+
+def test_what_one_camera_took_back_another_does_not_doubt_again() -> None:
+    home = Lived()
+    other = replace(CAMERA, id="cam-12b")
+    home.see(frames(90, 105, UP))
+    home.hear(strong(WRIST, 100.0))
+    home.see(frames(105, 106, LYING), other)
+    home.see(frames(105, 120, UP))
+    assert [(note.body["by"], note.body["doubted"]) for note in home.notes] == [("cam-12b", False)]
+
+
+def test_who_lies_on_the_floor_much_later_has_nothing_to_do_with_it() -> None:
+    home = Lived()
+    home.see(frames(90, 105, UP))
+    home.hear(strong(WRIST, 100.0))
+    home.see(frames(100 + TAKE_BACK_S, 110 + TAKE_BACK_S, LYING))
+    assert home.notes == []
 
 
 def test_a_camera_that_suspects_a_fall_itself_takes_its_doubt_back() -> None:
@@ -407,6 +434,16 @@ def test_a_killed_service_knows_its_incidents_and_its_doubts(tmp_path: Path) -> 
         with service_of(home) as service:  # and so a third time
             saw(service, FallDetected(at_s + 2.0, at_s + 3.0, 0.8), seen=frames(at_s + 3, at_s + 9, LYING))
         assert len(home.case().events) == 3
+
+
+def test_a_killed_service_knows_all_falls_of_an_incident(tmp_path: Path) -> None:
+    with Home(tmp_path) as home:
+        at_s = monotonic_s() - 30.0
+        for _ in range(2):
+            with service_of(home) as service:
+                felt(service, FallDetected(5.0, 6.0, 0.9), at_s)
+                felt(service, FallDetected(25.0, 26.0, 0.9), at_s + 20.0)
+        assert [e.kind for e in home.case().events] == ["raised", "again"]
 
 
 def test_an_incident_of_an_older_fallwatch_has_its_witness_and_no_doubt(tmp_path: Path) -> None:
