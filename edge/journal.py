@@ -110,7 +110,7 @@ class Event:
 
     seq: int
     incident: str
-    kind: str  # raised, paged, motion, again, acknowledged, attended, resolved, recorded
+    kind: str  # raised, paged, motion, again, witness, doubt, acknowledged, attended, resolved, recorded
     at: datetime
     boot: str
     mono_s: float
@@ -141,6 +141,21 @@ class Case:
                 return state
         accepted = any(e.kind == "paged" and e.body["accepted"] for e in self.events)
         return State.PAGED if accepted else State.RAISED
+
+    @property
+    def witnesses(self) -> list[str]:
+        """The kinds of sources that saw the fall, ``wearable`` or ``camera``, in order."""
+        if self.facts.kind not in {Kind.FALL, Kind.LONG_LIE} or self.facts.drill:
+            return []
+        alone = ["camera" if self.facts.placement == "camera" else "wearable"]  # as all were that do not say
+        told = [e.body.get("witnesses", alone if e.kind == "raised" else []) for e in self.events]
+        return list(dict.fromkeys(sense for senses in told for sense in senses))
+
+    @property
+    def doubted(self) -> bool | None:
+        """Whether a camera that saw somebody upright doubts the last fall; None where none ever did."""
+        newest = next((e for e in reversed(self.events) if e.kind in {"raised", "again", "doubt"}), None)
+        return None if newest is None else newest.body.get("doubted")
 
     def elapsed_s(self, since: Event, *, now_s: float) -> float:
         """Return seconds since an event: by the monotonic clock, or the wall clock after a reboot.

@@ -34,6 +34,7 @@ ARROWS: dict[str, set[str]] = {
     "models": {"models", "numpy", "onnxruntime"},
     "edge.core": {"edge.core", "models", "numpy"},
     "edge.core.seen": set(),
+    "edge.core.fusion": {"edge.core.seen"},
     "edge.core.incident": set(),
     "edge.core.supervision": set(),
     "edge.core.poisson": set(),

@@ -30,6 +30,8 @@ def incident_document(case: Case, *, now_s: float) -> dict[str, Any]:
         "probability": facts.probability,
         "on_floor_s": on_floor_s(case, now_s=now_s),
         "moving": None if motion is None else motion.body["motion"] != "still",
+        "witnesses": case.witnesses,
+        "doubted": bool(case.doubted),
         "paged": [
             {key: e.body[key] for key in ("channel", "to", "accepted")} | {"at": utc_text(e.at)}
             for e in case.events

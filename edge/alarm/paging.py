@@ -91,7 +91,8 @@ class Paging:
 
     def send(self, call: Call, facts: Incident, text: str, *, ladder: Ladder, now_s: float) -> None:
         """Send a call to its groups; to the next on the ladder besides when none of those can be reached."""
-        urgent = call.words in {Words.ALARM, Words.AGAIN} and facts.kind is not Kind.BLIND and not facts.drill
+        calls = call.words in {Words.ALARM, Words.AGAIN, Words.DOWN} and not call.doubted
+        urgent = calls and facts.kind is not Kind.BLIND and not facts.drill
         urgency = Urgency.EMERGENCY if urgent else Urgency.HIGH
         groups = list(call.groups)
         for rung in () if call.retry else ladder:  # each group of a round has retries of its own

@@ -61,7 +61,7 @@ RECORD_CHECK_S = 60.0
 DAY_S = 86_400.0
 WAITING_NOTES_MOST = 10_000
 BY_SYSTEM = "fallwatch"
-FOLLOWED = {"acknowledged", "resolved", "motion", "again"}  # events that change whom to call
+FOLLOWED = {"acknowledged", "resolved", "motion", "again", "doubt"}  # events that change whom to call
 
 
 class AlarmService:
@@ -196,6 +196,7 @@ class AlarmService:
             since_impact_s=since_impact_s(case, now_s=now_s),
             rounds=max((e.body["number"] for e in case.events if e.kind == "paged"), default=0),
             motions=_motions(case),
+            doubted=bool(case.doubted),
         )
         if case.first("acknowledged") is not None:
             escalation.on_acknowledged()
@@ -233,7 +234,9 @@ class AlarmService:
             case "motion":
                 escalation.on_motion(event.body["motion"], now_s=now_s)
             case "again":
-                escalation.on_again(now_s=now_s)
+                escalation.on_again(now_s=now_s, doubted=bool(event.body.get("doubted")))
+            case "doubt":
+                escalation.on_doubt(bool(event.body["doubted"]), now_s=now_s)
 
     def _set_snoozes(self, snoozes: dict[str, Snooze], now_s: float) -> None:
         for incident, escalation in self._escalations.items():
@@ -307,7 +310,7 @@ class AlarmService:
                 facts = self._facts[incident]
                 for call in escalation.due(now_s=now_s):
                     failpoint("alarm.before-page")
-                    text = self._text(facts, call.words, call.minutes)
+                    text = self._text(facts, call.words, call.minutes, doubted=call.doubted)
                     self._paging.send(call, facts, text, ladder=self._ladder(facts), now_s=now_s)
                     failpoint("alarm.after-page")
             if escalation.stage == "closed" and escalation.deadline_s() is None:
@@ -316,10 +319,10 @@ class AlarmService:
                 self._noted_failures = {key for key in self._noted_failures if key[0] != incident}
         self._paging.due(now_s)
 
-    def _text(self, facts: Incident, words: Words, minutes: int = 0) -> str:
+    def _text(self, facts: Incident, words: Words, minutes: int = 0, *, doubted: bool = False) -> str:
         moment = facts.impact_at or facts.raised_at
         local = moment.astimezone(self._timezone) if facts.clock_ok else None
-        return page_text(facts, words, local_time=local, minutes=minutes)
+        return page_text(facts, words, local_time=local, minutes=minutes, doubted=doubted)
 
     # -- from channels ------------------------------------------------------------------------
 
@@ -528,7 +531,10 @@ class AlarmService:
         """Call people about an incident whether or not the journal takes it."""
         when, now_s = Moment.now(), monotonic_s()
         since_impact = float(body.get("since_impact_s", 0.0))
-        escalation = Escalation(facts, self._policy(facts), now_s=now_s, since_impact_s=since_impact)
+        doubted = bool(body.get("doubted"))
+        escalation = Escalation(
+            facts, self._policy(facts), now_s=now_s, since_impact_s=since_impact, doubted=doubted
+        )
         self._take(facts, escalation, now_s)
         self._note(lambda journal: journal.raise_incident(facts, when=when, **body))
 

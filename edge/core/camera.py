@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.core.detector import SETTLE_S, WATCH_S, FallDetected, Finding, Motion, MotionChanged
+from edge.core.detector import SETTLE_S, WATCH_S, FallDetected, Finding, Motion, MotionChanged, Suspected
 from edge.core.seen import FEATURES, Person, Seen
 from models.card import Card
 from models.scorer import Scorer
@@ -122,6 +122,7 @@ class CameraJudge:
                 continue
             if watched.suspect_s is None:
                 watched.impact_s = _impact_s(watched, self.scorer.card, now_s)
+                found.append(Suspected(round(watched.impact_s, 3), round(now_s, 3), round(score, 4)))
             watched.suspect_s = now_s
             watched.for_fall += score >= decision.threshold
             if watched.for_fall >= decision.confirm_windows:

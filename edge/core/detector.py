@@ -21,6 +21,8 @@ MOTION_S = 2.0  # stretch over which moving and lying still are told apart
 UPRIGHT_AFTER_S = 20.0  # steady moving for so long after an impact: up again, as far as a wearable can tell
 SETTLE_S = 6.0  # a change of motion counts once it has lasted
 WATCH_S = 900.0  # how long after an alarm motion is reported
+GREW_BY = 0.1  # a suspicion that has become so much more probable is told again ...
+MOVED_S = 3.0  # ... and one whose impact is now thought to be so far from where it was
 
 
 class Motion(StrEnum):
@@ -42,6 +44,15 @@ class FallDetected:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspected:
+    """A suspicion began or grew: too weak to tell staff, unless another witness has one of its own."""
+
+    impact_s: float
+    at_s: float
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
 class MotionChanged:
     """After an alarm the person began to move, lay still, or seems to be up."""
 
@@ -50,7 +61,7 @@ class MotionChanged:
     motion: Motion
 
 
-Finding: TypeAlias = FallDetected | MotionChanged
+Finding: TypeAlias = FallDetected | Suspected | MotionChanged
 
 
 @dataclass(slots=True)
@@ -62,6 +73,7 @@ class _Suspicion:
     last_k: int  # end of the latest
     for_fall: int = 0  # windows at or above the alarm threshold
     probability: float = 0.0
+    told: tuple[float, int] | None = None  # probability and impact as last told
 
 
 class Detector:
@@ -194,7 +206,18 @@ class Detector:
         weighed = end - suspicion.last_k > self._samples(decision.weigh_s)
         if weighed and self._still_since is None:
             self._suspicion = None
-        return []
+        return self._tell(suspicion, end)
+
+    def _tell(self, suspicion: _Suspicion, end: int) -> list[Finding]:
+        """Return the suspicion if it is new, or notably more than when it was last told."""
+        told = suspicion.told
+        if told is not None:
+            moved_k = abs(suspicion.impact_k - told[1])
+            if suspicion.probability < told[0] + GREW_BY and moved_k < self._samples(MOVED_S):
+                return []
+        suspicion.told = (suspicion.probability, suspicion.impact_k)
+        impact_s = self.seconds(suspicion.impact_k)
+        return [Suspected(impact_s, self.seconds(end), round(suspicion.probability, 4))]
 
     def _raise(self, suspicion: _Suspicion, end: int, *, long_lie: bool = False) -> FallDetected:
         self._suspicion, self._alarm = None, suspicion

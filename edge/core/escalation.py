@@ -14,7 +14,9 @@ calling  not accepted   the same page again after `retry_s`, until a transmitter
 calling  snoozed        quiet, and the ladder stands still; unless the person lies still
 calling  snooze over    call at once
 calling  acknowledged   answered: no more calls for help, but the time on the floor is still told
+calling  doubted        the same calls, behind those that nobody doubts
 calling  resolved       closed: withdraw the call
+both     doubt is gone  tell those who were called: they may have taken their time
 answered motion, floor  tell those who were called
 answered resolved       closed
 ======== ============== =====================================================================
@@ -52,6 +54,7 @@ class Words(StrEnum):
     MOVING = "moving"
     UPRIGHT = "upright"
     AGAIN = "again"
+    DOWN = "down"  # somebody is seen on the floor after a camera had doubted it
     CANCELLED = "cancelled"
 
 
@@ -65,6 +68,7 @@ class Call:
     groups: tuple[str, ...]
     minutes: int = 0  # on the floor
     retry: bool = False
+    doubted: bool = False  # a camera saw somebody upright all the while
 
 
 class Stage(StrEnum):
@@ -96,6 +100,7 @@ class Escalation:
         since_impact_s: float = 0.0,
         rounds: int = 0,
         motions: Iterable[str] = (),
+        doubted: bool = False,
     ) -> None:
         """Begin; or go on after a restart, with what had passed, been called and been told until then."""
         self.incident = incident
@@ -111,6 +116,7 @@ class Escalation:
         self._motions = set(seen)  # each is told once
         self._still = not seen or seen[-1] == "still"  # also as long as nothing is known
         self._snoozed_s: tuple[float, float] | None = None  # from, until
+        self._doubted = doubted
         self._on_floor = incident.kind in {Kind.FALL, Kind.LONG_LIE} and "upright" not in self._motions
         self._floor_told = sum(since_impact_s >= due for due in policy.follow_up_s)
         self._news: list[tuple[Words, tuple[str, ...]]] = []
@@ -146,13 +152,20 @@ class Escalation:
         if motion != "still":
             self._news.append((Words(motion), self.called(now_s)))
 
-    def on_again(self, *, now_s: float) -> None:
+    def on_again(self, *, now_s: float, doubted: bool = False) -> None:
         """Note a further fall while nobody has answered: call at once."""
         if self.stage is Stage.CALLING:
+            self._doubted = doubted
             if not self._on_floor:  # had got up: the time on the floor begins anew
                 self._on_floor, self._impact_s, self._floor_told = True, now_s, 0
                 self._motions.clear()
             self._news.append((Words.AGAIN, self.called(now_s)))
+
+    def on_doubt(self, doubted: bool, *, now_s: float) -> None:
+        """Note that a camera saw somebody upright all the while, or that this holds no longer."""
+        if self._doubted and not doubted and self._rounds and self.stage is not Stage.CLOSED:
+            self._news.append((Words.DOWN, self.called(now_s)))
+        self._doubted = doubted
 
     def on_snoozed(self, until_s: float | None, *, now_s: float) -> None:
         """Note that staff asked for quiet until then, or that the quiet is over (None)."""
@@ -266,4 +279,5 @@ class Escalation:
         return near[0] if near else repeat_s
 
     def _call(self, words: Words, groups: tuple[str, ...], minutes: int = 0) -> Call:
-        return Call(self.incident.incident, self._rounds, words, groups, minutes)
+        doubted = self._doubted and words in {Words.ALARM, Words.AGAIN}
+        return Call(self.incident.incident, self._rounds, words, groups, minutes, doubted=doubted)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edge.core.detector import SILENT_S, Detector, Finding
+from edge.core.detector import SILENT_S, Detector, Finding, Suspected
 from models.preprocess import BRIDGE_S, Accel, CausalResampler, Times
 from models.scorer import Scorer
 
@@ -37,7 +37,10 @@ def settle(detector: Detector, scorer: Scorer, *, lasting: bool) -> list[Finding
     end = detector.last()
     if end is not None:
         findings += _score_one(detector, scorer, end)
-    return findings + detector.on_silence(lasting=lasting)
+    raised = detector.on_silence(lasting=lasting)
+    if raised:  # what is raised anyway need not be told as a suspicion first
+        findings = [f for f in findings if not isinstance(f, Suspected)]
+    return findings + raised
 
 
 def _score_due(detector: Detector, scorer: Scorer) -> list[Finding]:

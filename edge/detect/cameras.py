@@ -12,6 +12,7 @@ from typing import Any
 
 from edge.core.camera import FORGET_S, CameraJudge
 from edge.core.detector import Finding
+from edge.core.seen import Seen
 from edge.core.supervision import CameraSight, Cause
 from edge.detect.eyes import Eye, EyeEvent, Put, Saw
 from edge.pause import Pause, read_pause
@@ -46,10 +47,10 @@ class Looking:
 
 @dataclass(frozen=True, slots=True)
 class FoundBy:
-    """What a camera's observations settled; times are monotonic."""
+    """What a camera's observations settled, or the newest observation itself; times are monotonic."""
 
     camera: CameraSettings
-    finding: Finding
+    finding: Finding | Seen
 
 
 class Cameras:
@@ -78,7 +79,7 @@ class Cameras:
         if seen.time_s <= (newest_s or 0.0):  # no frame has come
             return []
         looking.frame_s = min(seen.time_s, event.received_s)
-        return [FoundBy(looking.settings, finding) for finding in looking.judge.observe(seen)]
+        return [FoundBy(looking.settings, one) for one in (*looking.judge.observe(seen), seen)]
 
     def on_timer(self, now_s: float, today: date, *, clock_ok: bool) -> list[FoundBy]:
         """Look whether each may look, and settle what those weighed that see nothing any more.

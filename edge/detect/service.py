@@ -16,8 +16,10 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from edge.clock import clock_ok, monotonic_s, utc_now
-from edge.core.detector import FallDetected, MotionChanged
+from edge.core.detector import FallDetected, Finding, MotionChanged, Suspected
+from edge.core.fusion import AGAIN_S, Alarm, Event, Fusion, Note, Sense, Source, Verdict, Witness
 from edge.core.incident import Incident, Kind, Outcome, State, new_incident_id, utc_text
+from edge.core.seen import Seen
 from edge.core.supervision import Cause
 from edge.detect.cameras import Cameras, FoundBy
 from edge.detect.eyes import EyeEvent, Saw, Shut
@@ -28,7 +30,7 @@ from edge.detect.shadow import Trial
 from edge.detect.supervisor import Close, Raise, Supervisor, topic_of
 from edge.journal import (
     JOURNAL_FILE,
-    SAME_IMPACT_S,
+    Case,
     Journal,
     JournalGone,
     JournalRefuses,
@@ -38,7 +40,7 @@ from edge.journal import (
 )
 from edge.keys import KeyStore
 from edge.runfile import write_runfile
-from edge.settings import FEELS_SKIN, CameraSettings, ResidentSettings, Settings
+from edge.settings import FEELS_SKIN, ResidentSettings, Settings
 from edge.watchdog import Watchdog
 from firmware_bridge.link import LinkEvent, Lost, Opened, Received
 from firmware_bridge.session import SealRefused
@@ -51,7 +53,6 @@ log = logging.getLogger(__name__)
 QUEUE_READS = 1000  # waiting reads of all dongles; more means that this process cannot keep up
 TICK_S = 1.0
 JOURNAL_BUSY_S = 1.0  # one that is held up for longer counts as refusing: wearables do not wait
-AGAIN_WITHIN_S = 120.0  # a further fall so soon joins the incident nobody has answered yet
 # The alarm service watches the rest of the home.
 HOME_CAUSES = (Cause.DONGLE_GONE, Cause.BLUETOOTH_GONE, Cause.NO_MODEL, Cause.INTERFERENCE)
 NOT_YET = "not opened yet"
@@ -103,7 +104,7 @@ class DetectService:
         self._lost: dict[str, tuple[float, str]] = {}  # link: since, why
         self._supervisor = Supervisor(settings, self._pipeline)
         self._technical: dict[str, str] = {}  # topic: the open technical incident
-        self._latest: dict[str, tuple[str, float]] = {}  # resident: the last fall's incident, impact (monotonic)
+        self._fusion = Fusion(self._is_unanswered)
         self._pressed: dict[str, tuple[str, str]] = {}  # wearable: the press last committed, its incident
         self._dropped_reads = 0
         self._watchdog = Watchdog()
@@ -199,55 +200,69 @@ class DetectService:
     def _on_news(self, all_news: list[News]) -> None:
         for news in all_news:
             match news:
-                case Found(wearable=wearable, finding=FallDetected() as fall, impact_at_s=impact_at_s):
-                    self._on_fall(wearable, fall, impact_at_s)
-                case Found(wearable=wearable, finding=MotionChanged() as change):
-                    known = self._latest.get(self._residents[wearable].id)
-                    if known is not None:
-                        self._note(known[0], "motion", motion=change.motion)
+                case Found(wearable=wearable, finding=finding, impact_at_s=impact_at_s):
+                    resident = self._residents[wearable]
+                    scorer = self._scorers.get(resident.placement)
+                    model = None if scorer is None else scorer.card.name
+                    source = Source(Sense.WEARABLE, wearable, resident.room, resident.id, model)
+                    self._on_finding(source, finding, impact_at_s)
                 case Pressed() as pressed:
                     self._on_pressed(pressed)
 
-    def _on_fall(self, wearable: str, fall: FallDetected, impact_at_s: float) -> None:
-        resident = self._residents[wearable]
-        known = self._latest.get(resident.id)  # whichever of two wearables felt it
-        if known is not None:
-            apart_s = abs(impact_at_s - known[1])
-            if apart_s < SAME_IMPACT_S:
-                return
-            if apart_s < AGAIN_WITHIN_S and self._is_unanswered(known[0]):
-                self._latest[resident.id] = (known[0], impact_at_s)
-                since_impact_s = round(monotonic_s() - impact_at_s, 3)
-                self._note(known[0], "again", probability=fall.probability, since_impact_s=since_impact_s)
-                return
-        kind = Kind.LONG_LIE if fall.long_lie else Kind.FALL
-        card = self._scorers[resident.placement].card
-        incident = self._commit(
-            kind, wearable, impact_at_s=impact_at_s, probability=fall.probability, model=card.name
-        )
-        self._latest[resident.id] = (incident, impact_at_s)
-        self._wear_soon()
-
     def _on_seen(self, found: list[FoundBy]) -> None:
         for one in found:
-            who = one.camera.resident or f"camera {one.camera.id}"
+            camera = one.camera
+            there = (
+                [camera.resident]
+                if camera.resident
+                else [r.id for r in self._settings.resident if r.room == camera.room]
+            )
+            resident = there[0] if len(there) == 1 else None
+            model = None if self._cameras.card is None else self._cameras.card.name
+            source = Source(Sense.CAMERA, camera.id, camera.room, resident, model)
             match one.finding:
-                case FallDetected() as fall:
-                    card = self._cameras.card
-                    self._latest[who] = (
-                        self._commit(
-                            Kind.LONG_LIE if fall.long_lie else Kind.FALL,
-                            None,
-                            camera=one.camera,
-                            impact_at_s=fall.impact_s,
-                            probability=fall.probability if card else None,
-                            model=card.name if card else None,
-                        ),
-                        fall.impact_s,
-                    )
-                    self._wear_soon()
-                case MotionChanged() as change if who in self._latest:
-                    self._note(self._latest[who][0], "motion", motion=change.motion)
+                case Seen() as seen:
+                    self._do(self._fusion.on_seen(camera.id, camera.room, seen))
+                case finding:
+                    self._on_finding(source, finding, finding.impact_s)
+
+    def _on_finding(self, source: Source, finding: Finding, impact_at_s: float) -> None:
+        match finding:
+            case FallDetected(probability=probability, long_lie=long_lie):
+                self._on_witness(Witness(source, impact_at_s, probability, strong=True, long_lie=long_lie))
+            case Suspected(probability=probability):
+                self._on_witness(Witness(source, impact_at_s, probability, strong=False))
+            case MotionChanged(motion=motion):
+                known = self._fusion.latest(source.room, source.resident)
+                if known is not None:
+                    self._note(known, "motion", motion=motion)
+
+    def _on_witness(self, witness: Witness) -> None:
+        self._do(self._fusion.on_witness(witness, now_s=monotonic_s()))
+
+    def _do(self, verdicts: list[Verdict]) -> None:
+        for told in verdicts:
+            match told:
+                case Alarm():
+                    self._alarm(told)
+                case Note(incident=incident, kind=kind, body=body):
+                    self._note(incident, kind, **body)
+
+    def _alarm(self, told: Alarm) -> None:
+        first = told.witnesses[0]
+        incident = self._commit(
+            Kind.LONG_LIE if first.long_lie else Kind.FALL,
+            None if first.by_camera else first.source.id,
+            resident=next((r for r in self._settings.resident if r.id == told.resident), None),
+            camera=first.source.id if first.by_camera else None,
+            room=first.source.room if first.by_camera else None,
+            impact_at_s=first.impact_s,
+            probability=told.probability,
+            model=told.model,
+            **told.body,
+        )
+        self._fusion.raised(told, incident)
+        self._wear_soon()
 
     def _on_pressed(self, pressed: Pressed) -> None:
         button, wearable = pressed.button, pressed.wearable
@@ -285,7 +300,8 @@ class DetectService:
         wearable: str | None,
         *,
         resident: ResidentSettings | None = None,
-        camera: CameraSettings | None = None,
+        camera: str | None = None,
+        room: str | None = None,
         cause: str | None = None,
         fault: bool = False,
         board_only: bool = False,
@@ -303,13 +319,13 @@ class DetectService:
             impact_at=None if impact_at_s is None else now - timedelta(seconds=max(now_s - impact_at_s, 0.0)),
             clock_ok=clock_ok(),
             wearable=wearable,
-            camera=None if camera is None else camera.id,
+            camera=camera,
             cause=cause,
             fault=fault,
             board_only=board_only,
             probability=details.pop("probability", None),
             model=details.pop("model", None),
-            **(_whereabouts(resident) if camera is None else self._place_of(camera)),
+            **(_whereabouts(resident) | ({} if room is None else {"room": room, "placement": "camera"})),
         )
         body = {"since_impact_s": round(now_s - (impact_at_s or now_s), 3), **details}
         when = Moment.now()
@@ -324,10 +340,6 @@ class DetectService:
             self._heartbeat(now_s)  # the way around: the alarm service reads it there
         log.info("%s raised for room %s: %s", kind, incident.room, incident.incident)
         return incident.incident
-
-    def _place_of(self, camera: CameraSettings) -> dict[str, Any]:
-        resident = next((r for r in self._settings.resident if r.id == camera.resident), None)
-        return {**_whereabouts(resident), "room": camera.room, "placement": "camera"}
 
     def _note(self, incident: str, kind: str, **body: Any) -> None:
         when = Moment.now()
@@ -390,11 +402,9 @@ class DetectService:
                 topic = topic_of(facts.resident, facts.cause, fault=facts.fault, camera=facts.camera)
                 self._technical[topic] = facts.incident
                 self._supervisor.resume(topic, facts.cause)
-            elif facts.kind in {Kind.FALL, Kind.LONG_LIE} and facts.impact_at and (facts.resident or facts.camera):
-                ago_s = case.elapsed_s(raised, now_s=now_s) + float(raised.body.get("since_impact_s", 0.0))
-                if not closed or (now - facts.impact_at).total_seconds() < AGAIN_WITHIN_S:
-                    who = facts.resident or f"camera {facts.camera}"
-                    self._latest[who] = (facts.incident, now_s - ago_s)
+            elif facts.kind in {Kind.FALL, Kind.LONG_LIE} and facts.room and facts.impact_at and not facts.drill:
+                if not closed or (now - facts.impact_at).total_seconds() < AGAIN_S:
+                    self._fusion.recall(_event(case, now_s))
             elif facts.kind is Kind.HELP_BUTTON and facts.wearable:
                 self._pressed[facts.wearable] = (str(raised.body.get("press")), facts.incident)
 
@@ -423,7 +433,8 @@ class DetectService:
                         Kind.BLIND,
                         told.wearable,
                         resident=told.resident,
-                        camera=told.camera,
+                        camera=None if told.camera is None else told.camera.id,
+                        room=None if told.camera is None else told.camera.room,
                         cause=told.cause.value,
                         fault=told.fault,
                         board_only=told.board_only,
@@ -614,6 +625,17 @@ class DetectService:
 def _folder(wanted: str) -> Path:
     """Return a bundle's folder from its name, or from a path, which has a slash in it."""
     return Path(wanted) if "/" in wanted else BUNDLES / wanted
+
+
+def _event(case: Case, now_s: float) -> Event:
+    """Return what fusion must know of an incident that an earlier run raised."""
+    impacts_s = [
+        now_s - case.elapsed_s(event, now_s=now_s) - float(event.body.get("since_impact_s", 0.0))
+        for event in case.events
+        if event.kind in {"raised", "again"}
+    ]
+    facts, senses = case.facts, {Sense(sense) for sense in case.witnesses}
+    return Event(facts.incident, facts.room or "", facts.resident, impacts_s, senses, case.doubted)
 
 
 _NOWHERE = {"resident": None, "room": None, "bed": None, "placement": None}

@@ -135,6 +135,7 @@ class Paged:
     to: str
     text: str
     cancels: bool
+    priority: str = ""
 
     def __str__(self) -> str:
         return f"{self.to}: {'(reset) ' * self.cancels}{self.text}"
@@ -148,8 +149,8 @@ class Pager:
         self.on_page: Callable[[Paged], object] | None = None  # runs before the station answers
         self.station = EspaStation.on_pty(link, self._take)
 
-    def _take(self, to: str, text: str, call_type: str, _priority: str) -> None:
-        page = Paged(time.monotonic(), to, text, cancels=call_type == "1")
+    def _take(self, to: str, text: str, call_type: str, priority: str) -> None:
+        page = Paged(time.monotonic(), to, text, cancels=call_type == "1", priority=priority)
         self.pages.append(page)
         if self.on_page is not None:
             self.on_page(page)

@@ -179,6 +179,20 @@ def test_drills_and_faults_do_not_push_ahead_of_a_fall(far: Far, monkeypatch: py
         assert (page.kind, page.drill) == (facts.kind.value, facts.drill)
 
 
+def test_a_doubted_call_is_sent_like_any_but_behind_the_others(far: Far) -> None:
+    for words, doubted, urgency in (
+        (Words.ALARM, True, Urgency.HIGH),
+        (Words.AGAIN, True, Urgency.HIGH),
+        (Words.DOWN, False, Urgency.EMERGENCY),
+    ):
+        far.sent.clear()
+        far.pages.clear()
+        call = Call(FACTS.incident, 1, words, ("12", "99"), doubted=doubted)
+        far.paging.send(call, FACTS, "text", ladder=LADDER, now_s=0.0)
+        assert far.sent == [("espa-1", "12"), ("webhook-1", "manager")]
+        assert {page.urgency for _, page, _ in far.pages} == {urgency}
+
+
 # -- in a home ----------------------------------------------------------------------------------------
 
 

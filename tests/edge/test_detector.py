@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.core.detector import Detector, FallDetected, Finding, Motion, MotionChanged
+from edge.core.detector import Detector, FallDetected, Finding, Motion, MotionChanged, Suspected
 from edge.core.replay import replay
 from models.card import Card
 from models.preprocess import Accel, Times
@@ -113,6 +113,40 @@ def test_even_weak_evidence_is_raised_when_silence_follows(peak_scorer: PeakScor
 
 def test_a_stream_that_ends_long_after_weak_evidence_raises_nothing(peak_scorer: PeakScorer) -> None:
     assert falls(replay([run(knock(moving(30), 12.0, WEAK_G))], peak_scorer)) == []
+
+
+def test_a_suspicion_is_told_once_when_it_begins(peak_scorer: PeakScorer) -> None:
+    (suspected,) = replay([run(knock(moving(60), 12.0, WEAK_G))], peak_scorer)
+    assert isinstance(suspected, Suspected)
+    assert suspected.impact_s == pytest.approx(12.0, abs=0.1)
+    assert 0.0 <= suspected.at_s - suspected.impact_s < 1.0
+    assert 0.4 <= suspected.probability < 0.45
+
+
+def test_a_suspicion_that_grows_or_moves_is_told_again_and_one_that_lasts_is_not(peak_scorer: PeakScorer) -> None:
+    def told(*scores: float) -> list[float]:
+        detector, found = Detector(peak_scorer.card), []
+        for i, score in enumerate(scores):
+            detector.push(i * 16, moving(16 / HZ, seed=i))
+            end = detector.due()
+            assert end is not None
+            found += detector.decide(end, score)
+        return [f.probability for f in found if isinstance(f, Suspected)]
+
+    assert told(*[0.41, 0.45] * 3) == [0.41]
+    assert told(0.41, 0.55, 0.6) == [0.41, 0.55]  # one window above the threshold: not enough alone
+    weak = knock(knock(moving(60), 12.0, 2.8), 17.5, 2.9)
+    assert [round(f.impact_s, 1) for f in replay([run(weak)], peak_scorer)] == [12.0, 17.5]
+
+
+def test_the_window_that_raises_an_alarm_tells_no_suspicion_as_well(peak_scorer: PeakScorer) -> None:
+    detector = Detector(peak_scorer.card)
+    detector.push(0, moving(0.32))
+    (first,) = detector.decide(16, 0.9)
+    assert isinstance(first, Suspected)
+    detector.push(16, moving(0.32))
+    (second,) = detector.decide(32, 0.9)
+    assert isinstance(second, FallDetected)
 
 
 def test_silence_is_told_once(peak_scorer: PeakScorer) -> None:

@@ -213,6 +213,56 @@ def test_a_further_fall_is_called_at_once_and_the_floor_is_timed_anew_only_after
     assert told == [(200, Words.UPRIGHT, 0), (200, Words.AGAIN, 0), (380, Words.ON_FLOOR, 3)]
 
 
+def test_a_doubted_fall_is_called_as_often_and_as_widely_as_any() -> None:
+    sure = play(Escalation(incident(), POLICY, now_s=0.0), 24 * HOUR_S)
+    doubted = play(Escalation(incident(), POLICY, now_s=0.0, doubted=True), 24 * HOUR_S)
+    assert [(at_s, replace(call, doubted=False)) for at_s, call in doubted] == sure
+    assert all(call.doubted == (call.words is Words.ALARM) for _, call in doubted)
+
+
+def test_a_doubt_that_comes_later_is_in_the_next_round_and_no_news() -> None:
+    escalation = Escalation(incident(), POLICY, now_s=0.0)
+    play(escalation, 10.0)
+    escalation.on_doubt(True, now_s=10.0)
+    ((at_s, call),) = play(escalation, 130.0, from_s=10.0)
+    assert (at_s, call.words, call.doubted) == (120, Words.ALARM, True)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_doubt_that_is_taken_back_is_told_at_once_also_to_those_who_answered(answered: bool) -> None:
+    escalation = Escalation(incident(), POLICY, now_s=0.0, doubted=True)
+    play(escalation, 10.0)
+    if answered:
+        escalation.on_acknowledged()
+    escalation.on_doubt(False, now_s=20.0)
+    escalation.on_doubt(False, now_s=20.0)
+    ((at_s, call),) = play(escalation, 100.0, from_s=20.0)
+    assert (at_s, call.words, call.groups, call.doubted) == (20, Words.DOWN, GROUPS[:1], False)
+    assert [call.doubted for _, call in play(escalation, 130.0) if call.words is Words.ALARM] == [False] * (
+        not answered
+    )
+
+
+def test_a_doubt_that_is_taken_back_before_anybody_was_called_or_after_the_end_is_not_told() -> None:
+    early = Escalation(incident(), POLICY, now_s=0.0, doubted=True)
+    early.on_doubt(False, now_s=0.0)
+    ((_, call),) = play(early, 10.0)
+    assert (call.words, call.doubted) == (Words.ALARM, False)
+    closed = Escalation(incident(), POLICY, now_s=0.0, doubted=True)
+    play(closed, 10.0)
+    closed.on_resolved(now_s=10.0)
+    closed.on_doubt(False, now_s=11.0)
+    assert [call.words for _, call in play(closed, HOUR_S)] == [Words.CANCELLED]
+
+
+def test_a_further_fall_that_nobody_doubts_ends_the_doubt() -> None:
+    escalation = Escalation(incident(), POLICY, now_s=0.0, doubted=True)
+    play(escalation, 10.0)
+    escalation.on_again(now_s=20.0)
+    said = [(call.words, call.doubted) for _, call in play(escalation, 130.0, from_s=20.0)]
+    assert said == [(Words.AGAIN, False), (Words.ALARM, False)]
+
+
 @pytest.mark.parametrize("kind", [Kind.HELP_BUTTON, Kind.BLIND])
 def test_only_falls_and_long_lies_have_a_time_on_the_floor(kind: Kind) -> None:
     escalation = Escalation(incident(kind), POLICY, now_s=0.0)
@@ -391,7 +441,7 @@ def run_schedule(seed: int) -> None:
     refusing = rng.choice([0.0, 0.0, 0.3, 0.3, 1.0])
     length_s = rng.choice([300.0] if refusing == 1.0 else [200.0, 700.0, 1200.0])
     w = Watched(Escalation(incident(), POLICY, now_s=0.0))
-    plan = ["again", "moving", "upright", "restart"]
+    plan = ["again", "moving", "upright", "restart", "doubt", "doubt gone"]
     plan += [] if rng.random() < 0.3 else ["acknowledge", "resolve"]  # or nobody ever comes
     events = sorted((rng.uniform(1, length_s), rng.choice(plan)) for _ in range(rng.randrange(6)))
     now_s = 0.0
@@ -430,6 +480,8 @@ def happen(w: Watched, event: str, now_s: float) -> None:
         case "again":
             if not w.up:
                 w.escalation.on_again(now_s=now_s)
+        case "doubt" | "doubt gone":
+            w.escalation.on_doubt(event == "doubt", now_s=now_s)
         case "moving" | "upright":
             w.escalation.on_motion(event, now_s=now_s)
             w.up = w.up or event == "upright"

@@ -35,11 +35,17 @@ def test_a_clock_that_cannot_be_believed_is_not_told() -> None:
         (Words.MOVING, "FALL? RM 12 BED A MOVING"),
         (Words.UPRIGHT, "GOT UP? RM 12 BED A PLEASE CHECK"),
         (Words.AGAIN, "FALL? RM 12 BED A AGAIN"),
+        (Words.DOWN, "FALL? RM 12 BED A SEEN ON FLOOR"),
         (Words.CANCELLED, "CANCELLED FALL? RM 12 BED A"),
     ],
 )
 def test_follow_ups_say_what_is_new(words: Words, text: str) -> None:
     assert page_text(FALL, words, local_time=LOCAL, minutes=5) == text
+
+
+def test_a_doubt_is_said_last_as_small_displays_cut_it_off() -> None:
+    text = page_text(FALL, Words.ALARM, local_time=LOCAL, doubted=True)
+    assert text == "FALL? RM 12 BED A 03:14 CAMERA SEES SOMEBODY UPRIGHT"
 
 
 @pytest.mark.parametrize(
