@@ -27,6 +27,7 @@ RESTART_S = (1.0, 30.0)  # the first pause, which doubles up to the second
 STEADY_S = 60.0  # one that looked for so long begins again with the first
 START_S = 20.0  # until its first word: a Pi takes its time to load OpenCV
 LONGEST_LINE = 65_536
+AHEAD_S = 1.0  # the clock is the same in both processes
 LOOK_EVERY_S = 0.25  # at whether it may still look
 
 
@@ -156,12 +157,14 @@ class Eye:
 
     def _on_line(self, line: bytes, put: Put) -> bool:
         try:
-            seen = parse_seen(line.decode("utf-8"))
+            seen, now_s = parse_seen(line.decode("utf-8")), monotonic_s()
             Cause(seen.cause or Cause.CAMERA_GONE)
+            if not 0.0 <= seen.time_s <= now_s + AHEAD_S:
+                raise ValueError("a frame of another time")
         except ValueError:
             self.bad_lines += 1
             return False
-        put(Saw(self.camera.id, seen, monotonic_s()))
+        put(Saw(self.camera.id, seen, now_s))
         return True
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:

@@ -197,7 +197,7 @@ def test_no_image_leaves_the_eye_by_file_message_log_page_or_memory(
         with contextlib.suppress(queue.Empty):
             while True:
                 sent.append(listener.hear(0.5))
-    search = Search(taken)
+    search = Search(taken[::10])  # each has the mark
     assert search.files(tmp_path, but=tmp_path / "images") == {}
     cores = [
         path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -13,16 +14,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge import pause as pauses
+from edge.alarm.document import incident_document
 from edge.core.detector import FallDetected
+from edge.core.escalation import Escalation, Policy
+from edge.core.incident import Incident, Kind
 from edge.core.seen import FEATURES, Person, Seen
 from edge.core.supervision import CameraSight, Cause, camera_cause_of
 from edge.detect.cameras import Cameras, FoundBy
 from edge.detect.eyes import Saw, Shut
+from edge.detect.ledger import WearLedger
 from edge.detect.pipeline import Pipeline
+from edge.detect.service import DetectService
 from edge.detect.supervisor import Close, Raise, Supervisor, Told, topic_of
+from edge.journal import JOURNAL_FILE, Case, Journal
 from edge.pause import PAUSE_MOST_S, begin_pause, end_pause, read_pause
 from edge.settings import Settings, load_settings
+from edge.sources.depth import Found
 from firmware_bridge.session import Gateway
+from tests.edge.in_process import run_here
 
 HOME = """
 [home]
@@ -434,3 +443,124 @@ def test_a_length_that_is_none_pauses_no_longer_than_an_hour(tmp_path: Path, clo
     file.write_text(json.dumps(told)[:-1] + f', "length_s": {length}}}', encoding="utf-8")
     held = read_pause(tmp_path, "12")
     assert held is None or held.left_s <= PAUSE_MOST_S
+
+
+# -- the service --------------------------------------------------------------------------------------------
+
+
+class Detection:
+    """The service of a home with one camera, whose eye is the test."""
+
+    def __init__(self, folder: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.now_s = folder, 5000.0
+        monkeypatch.setattr("edge.detect.service.monotonic_s", lambda: self.now_s)
+        self._settings = settings
+        self.start()
+
+    def start(self) -> None:
+        self.service = DetectService(self._settings, self.folder, self.folder)
+        self.service._open_journal()
+        self.service._recall()
+        self.service._ledger, self.service._wear_next_s, self.service._wear_last_s = WearLedger(0.0), 1e9, 0.0
+
+    def run(self, seconds: float, *people: Person) -> None:
+        for _ in range(round(seconds)):
+            self.now_s += 1.0
+            if self.cameras["cam-12"].cause is not Cause.CAMERA_CONSENT:
+                self.service._on_event(Saw("cam-12", Seen(self.now_s, people, 0.9), self.now_s))
+            self.service._tick(self.now_s)
+
+    @property
+    def cameras(self) -> dict[str, Any]:
+        return {"cam-12": self.service._supervisor.camera("cam-12")}
+
+    def cases(self) -> list[Case]:
+        with contextlib.closing(Journal(self.folder / JOURNAL_FILE)) as journal:
+            return [c for c in journal.cases(limit=100) if c.facts.camera]
+
+    def told(self) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads((self.folder / "detect.json").read_text())["cameras"]["cam-12"]
+        return told
+
+
+LONG = CONSENT.replace("2027", "2999").replace("2026", "2020")
+
+
+def test_a_fall_that_a_camera_saw_is_on_disk_with_its_room_its_resident_and_what_saw_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera = CAMERA.format("cam-12", "12", "r12") + LONG
+    home = Detection(tmp_path, read(tmp_path, R12 + 'bed = "A"\n', camera), monkeypatch)
+    home.run(5)
+    assert (home.told()["well"], home.told()["cause"], home.told()["frame_s_ago"]) == (True, None, 0.0)
+    for on_floor_s in range(30):
+        home.run(1, on_floor(on_floor_s))
+    (case,) = home.cases()
+    facts = case.facts
+    assert (facts.kind, facts.placement, facts.camera) == (Kind.LONG_LIE, "camera", "cam-12")
+    assert (facts.resident, facts.room, facts.bed, facts.wearable) == ("r12", "12", "A", None)
+    raised = case.first("raised")
+    assert raised is not None
+    assert 20.0 <= raised.body["since_impact_s"] <= 30.0  # so the time on the floor is known
+    document = incident_document(case, now_s=home.now_s)
+    assert (document["camera"], document["placement"]) == ("cam-12", "camera")
+
+
+def test_what_is_on_the_board_is_not_told_again_by_the_next_run_and_calls_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Detection(tmp_path, read(tmp_path, R12, CAMERA.format("cam-12", "12", "r12")), monkeypatch)
+    home.run(5)
+    assert home.told()["cause"] == Cause.CAMERA_CONSENT
+    home.start()
+    home.run(5)
+    (case,) = home.cases()
+    assert (case.facts.cause, case.facts.board_only) == (Cause.CAMERA_CONSENT, True)
+    home._settings = read(tmp_path, R12, CAMERA.format("cam-12", "12", "r12") + LONG)
+    home.start()
+    home.run(5)
+    (case,) = home.cases()
+    assert case.first("resolved") is not None
+    assert home.told()["well"]
+
+
+def test_a_camera_that_is_blind_asks_the_first_group_alone() -> None:
+    facts = Incident("i", "home", Kind.BLIND, datetime.now(UTC), room="12", camera="cam-12", cause="camera gone")
+    escalation = Escalation(facts, Policy(groups=("12", "20")), now_s=0.0)
+    called = {
+        group for now_s in range(4000) for call in escalation.due(now_s=float(now_s)) for group in call.groups
+    }
+    assert called == {"12"}
+
+
+# -- the command line ---------------------------------------------------------------------------------------
+
+
+def test_the_commands_say_what_is_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = read(tmp_path, R12, CAM12)
+    where = ("--config", settings.path, "--state", tmp_path, "--run", tmp_path)
+    monkeypatch.setattr("edge.cli.cameras.SEEN_WITHIN_S", 0.2)
+
+    def ask(*words: object) -> tuple[Any, str]:
+        status, out, err = run_here(monkeypatch, capsys, *where, "camera", *words)
+        return status, out + err
+
+    assert ask("pause", "13") == (2, "fallwatch: room '13' has no camera; there are some in 12\n")
+    assert ask("pause", "12", "--minutes", "61")[0] == 2
+    assert ask("resume", "12") == (0, "Room 12 was not paused.\n")
+    Journal(tmp_path / JOURNAL_FILE).close()
+    status, said = ask("pause", "12", "--by", "anna")
+    assert (status, "has not taken it yet" in said) == (1, True)  # detect does not run: do not go by it
+    held = read_pause(tmp_path, "12")
+    assert held is not None
+    assert 1190 < held.left_s <= 1200
+    status, said = ask("status", "--json")
+    assert (status, json.loads(said)["cause"]) == (1, "fall detection stopped")
+    monkeypatch.setattr("edge.sources.depth.find_cameras", list)
+    assert ask("find")[0] == 1
+    monkeypatch.setattr("edge.sources.depth.find_cameras", lambda: [Found("oak", "1944", "OAK-D")])
+    status, said = ask("find")
+    assert status == 0
+    assert said.startswith('kind = "oak"  device = "1944"  OAK-D\n')

@@ -19,6 +19,8 @@ from cobs import cobs  # type: ignore[import-untyped]
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 
 from edge.checked import SettingsError
+from edge.core.camera import CameraJudge
+from edge.core.seen import FEATURES, parse_seen
 from edge.core.supervision import Cause
 from edge.detect.pipeline import Pipeline
 from edge.recording import RecordingUnreadable, read_recording
@@ -370,6 +372,23 @@ def _recording(data: bytes) -> None:
     assert np.isfinite(read.measured_rate_hz)
 
 
+def seen(data: bytes) -> None:
+    """What an eye says, line by line: read as it was written, or refused; and whatever is read can be judged."""
+    judge = CameraJudge(None)
+    for line in data.split(b"\n"):
+        try:
+            first = parse_seen(line.decode("utf-8", "replace"))
+        except ValueError:
+            continue
+        again = parse_seen(first.to_line())
+        assert parse_seen(again.to_line()) == again, "a line is not read as it was written"
+        assert all(len(person.features) == len(FEATURES) for person in first.people)
+        if 0 <= first.time_s < 1e9:
+            for found in judge.observe(first):
+                assert np.isfinite(found.impact_s)
+    judge.on_silence()
+
+
 def settings(data: bytes) -> None:
     with contextlib.suppress(SettingsError):
         load_settings(_file(data, "fallwatch.toml"))
@@ -421,6 +440,7 @@ _POLAR_SEED = bytes([(len(_POLAR) // 4) << 2]) + _POLAR[: len(_POLAR) // 4 * 4]
 _ANSWER = polar.encode_answer(2, parameters=b"\x05\x01\x02\x79\x7f\x39")
 _SAID = b"".join(_SAYS.pack(24, 32, 1, 5000, 16384 * i, 25 * i, 4096 + i, 2, 1) for i in range(20))
 
+_SEEN = b'[1%02d.5, [[1, 0.3, 0.2, 0.0, 1.6, 0.5, 1.0, 0.5, 0.0, 0.0, 0.9, 90.0]], 0.91, "camera too slow"]'
 TARGETS = {
     "frames": Target(
         frames,
@@ -464,5 +484,6 @@ TARGETS = {
     "csv": Target(
         csv, [_CSV, _CSV.replace(b"\n", b"\r\n"), b"time_s,x_g,y_g,z_g\n0,nan,0,1\n1e9,0,0,1\n-5,0,0,1\n"]
     ),
+    "seen": Target(seen, [b"\n".join([_SEEN % i for i in range(0, 100, 20)]), b'[1e999, [["1"]], NaN, "x"]']),
     "settings": Target(settings, [_TOML, b"[home]\nid = 7\n"]),
 }
