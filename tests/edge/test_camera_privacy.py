@@ -8,6 +8,7 @@ import os
 import queue
 import re
 import signal
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,7 +148,7 @@ def memory(pid: int) -> Iterator[bytes]:
 def test_no_image_leaves_the_eye_by_file_message_log_page_or_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(homes, "FALLWATCH", [homes.sys.executable, "-c", QUICK])
+    monkeypatch.setattr(homes, "FALLWATCH", [sys.executable, "-c", QUICK])
     taken = images()
     folder = write_folder(tmp_path / "images" / "room", taken[:30] + taken[30:] * 15)
     for name in ("home", "tmp", "broker"):
@@ -171,8 +172,8 @@ def test_no_image_leaves_the_eye_by_file_message_log_page_or_memory(
             paused = home.ask("camera", "pause", "7", "--minutes", "5", "--by", "anna")
             assert paused.returncode == 0, paused.stderr
             assert eye_of(detect) is None
-            status, parts = home.status()
-            assert (status, parts["camera cam-7"]["well"]) == (1, False)
+            code, parts = home.status()
+            assert (code, parts["camera cam-7"]["well"]) == (1, False)
             assert re.fullmatch(r"camera paused for 4 min 5\d s more, by anna", parts["camera cam-7"]["cause"])
             sent = listener.hear_until(
                 lambda heard: (

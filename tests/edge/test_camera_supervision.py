@@ -526,11 +526,11 @@ def test_what_is_on_the_board_is_not_told_again_by_the_next_run_and_calls_nobody
 
 def test_a_camera_that_is_blind_asks_the_first_group_alone() -> None:
     facts = Incident("i", "home", Kind.BLIND, datetime.now(UTC), room="12", camera="cam-12", cause="camera gone")
-    escalation = Escalation(facts, Policy(groups=("12", "20")), now_s=0.0)
-    called = {
-        group for now_s in range(4000) for call in escalation.due(now_s=float(now_s)) for group in call.groups
-    }
-    assert called == {"12"}
+    for camera, wanted in (("cam-12", {"12"}), (None, {"12", "20"})):
+        policy = Policy((("12",), ("20",)), (120.0,), 120.0)
+        escalation = Escalation(replace(facts, camera=camera), policy, now_s=0.0)
+        calls = [call for now_s in range(0, 4000, 10) for call in escalation.due(now_s=now_s)]
+        assert {group for call in calls for group in call.groups} == wanted
 
 
 # -- the command line ---------------------------------------------------------------------------------------
