@@ -86,8 +86,8 @@ ARROWS: dict[str, set[str]] = {
     "edge.cli": ABOVE,
     "training": {"training", "models", "edge.core", "firmware_bridge.wire", "numpy", "torch", "scipy", "rich"}
     | {"tqdm", "sklearn", "threadpoolctl", "onnx", "onnxruntime", "onnxscript", "matplotlib", "optuna", "ray"},
-    "training.depth": {"training.depth", "training.datasets", "training.readers", "edge.depth", "edge.core"}
-    | {"cv2", "mujoco", "numpy", "scipy", "tqdm"},
+    "training.depth": {"training", "edge.depth", "edge.core", "models"}
+    | {"cv2", "mujoco", "numpy", "scipy", "tqdm", "rich", "torch"},
 }
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

@@ -390,6 +390,7 @@ def document(case: Case) -> dict[str, object]:
 
 def saw(service: DetectService, *findings: Finding, seen: Iterable[Seen] = ()) -> None:
     camera = CameraSettings("cam-1", "1", "oak")
+    service._cameras.card = replace(service._scorers["wrist"].card, name="camera-1")
     service._on_seen([FoundBy(camera, one) for one in (*findings, *seen)])
 
 

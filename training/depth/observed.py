@@ -21,6 +21,7 @@ from edge.core.detector import FallDetected
 from edge.core.seen import FEATURES, Person, Seen
 from edge.depth.frame import Calibration, Frame, Intrinsics, Plane, Zone
 from edge.depth.observer import Observer
+from edge.depth.view import looks_down
 from models.card import Card
 from models.scorer import Scorer
 from training.depth.sensor import KINDS, degrade
@@ -63,8 +64,14 @@ class Observed:
 
 def calibration_of(meta: dict[str, Any], fps: float = 15.0) -> Calibration:
     """Return the camera of a clip as an installer would have set it up."""
-    zones = tuple(Zone(z["kind"], tuple((x, y) for x, y in z["polygon_m"]), z["height_m"]) for z in meta["zones"])
-    return Calibration(Intrinsics(**meta["intrinsics"]), fps, Plane(*meta["floor"]), zones)
+    floor = Plane(*meta["floor"])
+    # To a camera that looks straight down, z says nothing of place: see `zone_corners`.
+    down = looks_down(floor)
+    zones = tuple(
+        Zone(zone["kind"], tuple((x, -y) if down else (x, z) for x, y, z in corners), zone["height_m"])
+        for zone, corners in zip(meta["zones"], meta["beds_m"], strict=True)
+    )
+    return Calibration(Intrinsics(**meta["intrinsics"]), fps, floor, zones)
 
 
 def observe(path: Path, variant: int = 0) -> Observed:
