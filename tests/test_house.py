@@ -82,6 +82,7 @@ ARROWS: dict[str, set[str]] = {
     "edge.home.scenario": {"edge.core.supervision", "numpy"},
     "edge.bench": ABOVE,
     "edge.bench_alarm": ABOVE,
+    "edge.bench_camera": ABOVE | {"cv2"},
     "edge.demo": ABOVE,
     "edge.cli": ABOVE,
     "training": {"training", "models", "edge.core", "firmware_bridge.wire", "numpy", "torch", "scipy", "rich"}

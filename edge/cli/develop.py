@@ -192,6 +192,7 @@ def bench(
     seconds: Annotated[float, typer.Option("--seconds", min=5, help="Of stream time.")] = 60.0,
     shadow: Annotated[Path | None, typer.Option("--shadow", help="Folder of a bundle to run beside it.")] = None,
     alarm: Annotated[int, typer.Option("--alarm", help="Measure the alarm service with so many incidents.")] = 0,
+    cameras: Annotated[int, typer.Option("--cameras", min=0, help="Measure so many depth cameras instead.")] = 0,
     kind: Annotated[
         str, typer.Option("--kind", help="What they are: fallwatch, polar, witmotion, witmotion-ble or mqtt.")
     ] = "fallwatch",
@@ -206,6 +207,13 @@ def bench(
         return
     from edge.bench import KINDS, run_bench
     from models.card import BundleRefused
+
+    if cameras > 0:
+        from edge.bench_camera import run_camera_bench
+
+        result = run_camera_bench(cameras, seconds)
+        say(json.dumps(result) if as_json else "\n".join(f"{k:>24}: {v}" for k, v in result.items()))
+        return
 
     if kind not in KINDS:
         stop(f"--kind {kind!r} is not known; use one of {', '.join(KINDS)}", status=2)
