@@ -69,7 +69,7 @@ def _ellipsoid(rays: Any, centre: tuple[float, float, float], radii: tuple[float
 def run_camera_bench(cameras: int, seconds: float) -> dict[str, Any]:
     """Run so many eyes in real time and their judges in this process, and measure both.
 
-    `cpu_ms_per_frame` is processor time of an eye by its frames, with decoding the folder's pictures, which no real
+    `cpu_ms_per_frame` is processor time of an eye by its frames, decoding the pictures included, which no real
     camera asks for; `judge_us_per_frame` is that of this process.
     """
     scorer = Scorer(newest("camera"))
@@ -79,7 +79,7 @@ def run_camera_bench(cameras: int, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="fallwatch-bench-") as name:
         folder = Path(name)
         for i, depth in enumerate(made_up_frames()):
-            cv2.imwrite(str(folder / f"{i:06d}.png"), depth, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+            cv2.imwrite(str(folder / f"{i:06d}.png"), depth, [cv2.IMWRITE_PNG_COMPRESSION, 0])
         lens = (FOCAL, FOCAL, WIDTH / 2, HEIGHT / 2)
         eyes = [
             Eye(CameraSettings(camera, "bench", "folder", name, WIDTH, HEIGHT, FPS, *lens)) for camera in judges

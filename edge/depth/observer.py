@@ -14,6 +14,7 @@ from edge.depth.frame import Calibration, Depth, Frame, Plane
 from edge.depth.people import People
 from edge.depth.view import Image, Rays, View, shrink
 
+LEARN_HZ = 10.0  # the room changes slower than people move
 LOOK_EVERY_S = 2.0  # at the floor
 KNOCKED_DEG, KNOCKED_M = 3.0, 0.10  # the floor has moved by more: somebody knocked the camera
 KNOCKED_LOOKS = 3  # in a row
@@ -37,7 +38,7 @@ class Observer:
         self._rays = Rays.of(calibration.intrinsics)
         self._room = Background(self._rays.shape)
         self._floor_there = np.zeros(self._rays.shape, bool)
-        self._look_s = -np.inf
+        self._look_s = self._learnt_s = -np.inf
         self._knocks = 0
         self._odd_s: float | None = None
         self.knocked = False
@@ -70,14 +71,24 @@ class Observer:
             self._find_floor([depth_m])
         if self._people is None or self._view is None:
             return Seen(frame.time_s, (), valid_part, Cause.CAMERA_FLOOR)
-        nearer, farther = self._room.nearer(depth_m), self._room.farther(depth_m)
+        nearer = self._room.nearer(depth_m)
         people = self._people.observe(depth_m, nearer, self._room, frame.time_s)
-        if not self._is_odd(nearer, farther, depth_m, frame.time_s):
-            self._room.update(depth_m, nearer, farther, self._people.mask, self._calibration.fps)
-            if frame.time_s - self._look_s >= LOOK_EVERY_S:
-                self._look_s = frame.time_s
-                self._watch_floor(depth_m)
+        if frame.time_s - self._learnt_s >= 0.9 / LEARN_HZ:
+            self._learnt_s = frame.time_s
+            self._learn_more(depth_m, nearer, frame.time_s)
         return Seen(frame.time_s, people, valid_part, Cause.CAMERA_MOVED if self.knocked else "")
+
+    def _learn_more(self, depth_m: Image, nearer: Mask, now_s: float) -> None:
+        """Follow the room as it changes, and see that the camera still hangs as it did."""
+        if self._people is None:
+            return
+        farther = self._room.farther(depth_m)
+        if self._is_odd(nearer, farther, depth_m, now_s):
+            return
+        self._room.update(depth_m, nearer, farther, self._people.mask, min(LEARN_HZ, self._calibration.fps))
+        if now_s - self._look_s >= LOOK_EVERY_S:
+            self._look_s = now_s
+            self._watch_floor(depth_m)
 
     def _is_odd(self, nearer: Mask, farther: Mask, depth_m: Image, now_s: float) -> bool:
         """Tell whether most of the room looks otherwise, which teaches nothing; for long: it was knocked."""

@@ -166,7 +166,8 @@ class People:
     ) -> Blob | None:
         cells, where = np.unique(cell, return_inverse=True)
         area_m2 = len(cells) * CELL_M**2
-        head_m = float(np.quantile(height, HEAD_PART))
+        at = int(HEAD_PART * (len(height) - 1))
+        head_m = float(np.partition(height, at)[at])
         if area_m2 < LEAST_AREA_M2 or head_m < LEAST_HEIGHT_M:
             return None
         high = np.zeros(len(cells), np.float32)
