@@ -22,7 +22,7 @@ def run(*args: str, timeout_s: float = 110, **env: str) -> subprocess.CompletedP
     return finish([sys.executable, "-m", "training", *args], env=kept | env, timeout_s=timeout_s)
 
 
-COMMANDS = ("data", "train", "search", "evaluate", "quantise", "promote")
+COMMANDS = ("data", "train", "search", "evaluate", "quantise", "promote", "depth-clips", "depth-folder", "camera")
 
 
 def test_no_command_says_which_there_are() -> None:
