@@ -19,6 +19,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
@@ -37,6 +38,7 @@ REOPEN_S = 1.0  # between two tries
 READ_S = 0.5
 STUCK_S = 20.0  # a maker's library that holds us up for longer does not come back
 LISTEN_S = 0.25
+OOM_SCORE = Path("/proc/self/oom_score_adj")
 COMPLAINT_MOST = 200  # characters
 NOTHING_TO_SEE = frozenset({Cause.CAMERA_BLOCKED, Cause.CAMERA_DARK, Cause.CAMERA_FROZEN})
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4  # prctl(2)
@@ -151,6 +153,14 @@ class Eye:
             self._say_out(seen)
 
 
+def step_back() -> None:
+    """Have this process go before detection when memory runs out, and wait for it when the processor is short."""
+    with contextlib.suppress(OSError):
+        OOM_SCORE.write_text("500", encoding="ascii")
+    with contextlib.suppress(OSError):  # the service may forbid it
+        os.nice(5)
+
+
 def keep_memory_here(*, with_parent: bool = True) -> None:
     """Have no core dump and no debugger read what is in memory, and end when the parent does."""
     libc = ctypes.CDLL(None)
@@ -213,6 +223,7 @@ def watch_over(eye: Eye, outside: Outside) -> NoReturn:
 
 def main() -> None:
     """Look until standard input is closed."""
+    step_back()
     keep_memory_here()
     # numpy.random wants it and nobody here uses it: OpenSSL takes 3.4 MB of memory.
     sys.modules["_hashlib"] = None  # type: ignore[assignment]

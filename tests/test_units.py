@@ -84,6 +84,19 @@ def test_the_drop_in_for_bluetooth_adds_a_group_and_no_more(tmp_path: Path) -> N
 
 
 @needs_systemd
+def test_the_drop_in_for_cameras_opens_them_and_keeps_images_in_memory(tmp_path: Path) -> None:
+    unit, more = UNITS / "fallwatch-detect.service", UNITS / "fallwatch-detect-camera.conf"
+    assert verified_with(tmp_path, unit, more) == (0, "")
+    text = more.read_text(encoding="utf-8")
+    assert re.findall(r"^DeviceAllow=(.*)$", text, re.M) == ["char-usb_device rw", "char-video4linux rw"]
+    given = dict(read(more)["Service"])
+    assert (given["MemorySwapMax"], given["LimitCORE"], given["OOMPolicy"]) == ("0", "0", "continue")
+    assert given["RestrictAddressFamilies"] == "AF_NETLINK"  # and no network
+    lines = [line for line in text.splitlines() if line]
+    assert {before[0] for before, line in pairwise(lines) if not line.startswith(("#", "["))} == {"#"}
+
+
+@needs_systemd
 def test_systemd_would_speak_up_about_a_mistake(tmp_path: Path) -> None:
     unit = tmp_path / "wrong.service"
     unit.write_text("[Service]\nExecStart=/bin/true\nNoNewPriviledges=yes\n", encoding="utf-8")

@@ -128,8 +128,15 @@ def children(pid: int) -> list[int]:
     return []
 
 
+def looks(pid: int | None) -> bool:
+    """Tell whether a process is an eye; one that has ended has no command line."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return b"edge.eye" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
+
+
 def eye_of(detect: Service) -> int | None:
-    return next((p for p in children(detect.pid) if b"edge.eye" in Path(f"/proc/{p}/cmdline").read_bytes()), None)
+    return next((pid for pid in children(detect.pid) if looks(pid)), None)
 
 
 def memory(pid: int) -> Iterator[bytes]:
@@ -195,6 +202,11 @@ def test_no_image_leaves_the_eye_by_file_message_log_page_or_memory(
             until(lambda: (home.told("detect") or {})["cameras"]["cam-7"]["well"])
             assert (home.told("detect") or {})["cameras"]["cam-7"]["restarts"] == 1
             status = home.ask("status")
+            # Detection is killed: its eye does not outlive it.
+            eye = eye_of(detect)
+            assert eye is not None
+            detect.kill()
+            until(lambda: not looks(eye), 3.0)
         with contextlib.suppress(queue.Empty):
             while True:
                 sent.append(listener.hear(0.5))

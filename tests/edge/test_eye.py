@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import queue
+import resource
 import select
 import signal
 import subprocess
@@ -40,13 +41,16 @@ def camera(folder: Path, **changes: Any) -> CameraSettings:
 class Process:
     """An eye without anybody who restarts it."""
 
-    def __init__(self, settings: CameraSettings, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, settings: CameraSettings, environment: dict[str, str] | None = None, cwd: Path | None = None
+    ) -> None:
         self.process = subprocess.Popen(
             COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, **LEAN, **(environment or {})},
+            cwd=cwd,
             bufsize=0,
         )
         assert self.process.stdin is not None
@@ -207,20 +211,41 @@ def test_what_is_no_orders_ends_it() -> None:
     )
 
 
+def crash(command: list[str], folder: Path) -> None:
+    """Have a program crash in a folder."""
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGSEGV)
+        assert process.wait(10) == -signal.SIGSEGV
+
+
 def test_its_memory_can_be_dumped_by_nobody(tmp_path: Path) -> None:
-    with Process(camera(empty_room(tmp_path / "room"))) as eye:
-        eye.until(lambda seen: seen.valid_part > 0)
-        limits = Path(f"/proc/{eye.process.pid}/limits").read_text()
-        (core,) = [line.split() for line in limits.splitlines() if line.startswith("Max core file size")]
-        assert core[4:6] == ["0", "0"]
-        # Where it cannot be dumped, its files in /proc are root's.
-        if os.getuid() != 0:
-            with pytest.raises(PermissionError):
-                Path(f"/proc/{eye.process.pid}/mem").open("rb").close()
-        eye.process.send_signal(signal.SIGSEGV)
-        assert eye.process.wait(5) == -signal.SIGSEGV
-        assert eye.errors() == ""
-        assert not list(tmp_path.glob("core*"))
+    folder = tmp_path / "crash"
+    folder.mkdir()
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+    try:
+        crash([sys.executable, "-c", "print(1, flush=True); import time; time.sleep(60)"], folder)
+        dumps = [path.rename(tmp_path / path.name) for path in folder.iterdir()]
+        with Process(camera(empty_room(tmp_path / "room")), cwd=folder) as eye:
+            eye.until(lambda seen: seen.valid_part > 0)
+            proc = Path(f"/proc/{eye.process.pid}")
+            (core,) = [line.split() for line in (proc / "limits").read_text().splitlines() if "core file" in line]
+            assert core[4:6] == ["0", "0"]
+            assert (proc / "oom_score_adj").read_text() == "500\n"
+            if os.getuid() != 0:  # where it cannot be dumped, its files are root's
+                with pytest.raises(PermissionError):
+                    (proc / "mem").open("rb").close()
+            eye.process.send_signal(signal.SIGSEGV)
+            assert eye.process.wait(5) == -signal.SIGSEGV
+            assert eye.errors() == ""
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
+    assert list(folder.iterdir()) == []
+    # The other program left one, where core files go to where a program runs and any are written.
+    wanted = Path("/proc/sys/kernel/core_pattern").read_text(encoding="ascii").startswith("core")
+    assert bool(dumps) is (wanted and before[1] != 0)
 
 
 # -- who looks after it -------------------------------------------------------------------------------------
