@@ -189,7 +189,8 @@ def test_what_a_makers_library_prints_goes_nowhere_and_an_error_is_one_plain_lin
         "sys.meta_path.insert(0, Finder())\n"
     )
     with Process(camera(tmp_path / "room"), {"PYTHONPATH": str(tmp_path / "site")}) as eye:
-        out, errors = eye.process.communicate(timeout=SLOW_S)
+        assert eye.process.wait(SLOW_S) == 1
+        out, errors = (pipe.read() for pipe in (eye.process.stdout, eye.process.stderr) if pipe is not None)
     assert out == b""
     (line,) = errors.decode().splitlines()
     assert line.startswith("camera cam-12: its program ends: ValueError in ")
