@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +32,10 @@ def find_floors(points: Image, *, seed: int = 0, most: int = 4) -> list[Plane]:
         seed: of the random trials; the same points and seed give the same planes.
         most: at most so many.
     """
-    rng = np.random.default_rng(seed)
+    rng = random.Random(seed)  # noqa: S311 - numpy's own takes 3 MiB, which an eye has no other use for
     if len(points) < 50:
         return []
-    some = points[rng.choice(len(points), min(len(points), SAMPLE), replace=False)].astype(np.float64)
+    some = points[rng.sample(range(len(points)), min(len(points), SAMPLE))].astype(np.float64)
     total = len(some)
     near_m = _near_m(some)
     found: list[tuple[float, Plane]] = []
@@ -62,11 +63,10 @@ def find_floors(points: Image, *, seed: int = 0, most: int = 4) -> list[Plane]:
     return [plane for score, plane in found if score > LEAST_PART / 4]
 
 
-def _best(some: Points, near_m: Points, left: Points, rng: np.random.Generator) -> Points | None:
+def _best(some: Points, near_m: Points, left: Points, rng: random.Random) -> Points | None:
     """Return the plane through three points with the most of the others in it and few below it."""
-    pool = np.flatnonzero(left)
-    first = some[rng.choice(pool, TRIALS)]
-    second, third = some[rng.choice(pool, TRIALS)], some[rng.choice(pool, TRIALS)]
+    pool = np.flatnonzero(left).tolist()
+    first, second, third = (some[rng.choices(pool, k=TRIALS)] for _ in range(3))
     normal = np.cross(second - first, third - first)
     length = np.linalg.norm(normal, axis=1)
     normal = normal[length > 1e-3] / length[length > 1e-3][:, None]

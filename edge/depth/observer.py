@@ -19,7 +19,7 @@ LOOK_EVERY_S = 2.0  # at the floor
 KNOCKED_DEG, KNOCKED_M = 3.0, 0.10  # the floor has moved by more: somebody knocked the camera
 KNOCKED_LOOKS = 3  # in a row
 CHANGED_PART = 0.6  # of the room looks otherwise at once: that is not furniture
-KNOCKED_S = 5.0  # ... for so long: nor somebody right before the lens
+KNOCKED_S = 8.0  # ... for so long: nor somebody right before the lens
 FLOOR_PIXELS = 60  # fewer cannot be judged
 AGREES_M = 0.15  # feet stand so near the floor
 

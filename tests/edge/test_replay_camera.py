@@ -73,7 +73,7 @@ def test_a_fall_is_found_and_each_frame_traced(fallen: tuple[Path, Path], tmp_pa
     assert alarm["kind"] == "fall"
     assert alarm["impact_s"] == pytest.approx(4.5, abs=0.6)
     assert alarm["impact_s"] < alarm["raised_s"] < 9.0
-    rows = list(csv.DictReader((tmp_path / "trace.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "trace.csv").read_text().splitlines()))
     assert list(rows[0]) == [
         "frame",
         "time_s",
