@@ -8,7 +8,7 @@ import json
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,12 +27,16 @@ from models.card import CARD_SCHEMA, Card, Decision
 from models.preprocess import PREPROCESSING_VERSION
 from models.scorer import Scorer
 from training.bundle import OPSET, PARITY, write_card
+from training.depth.body import FPS
+from training.depth.figures import draw
 from training.depth.network import CameraNet, Probability
 from training.depth.observed import Lessons, Observed, alarms, lessons, observe_all, with_threshold
-from training.evaluate import suspect_for, wilson
+from training.depth.verdicts import FLOOR_PELVIS_M, Verdict, camera_height, camera_tilt, shares
+from training.evaluate import suspect_for
 
 RATE_HZ, WINDOW, HOP = 10.0, 60, 5
 FOUND_AFTER_S = 30.0  # an alarm so long after the fall still counts
+LEAST_FLOOR_S = 2.0  # shorter is a stumble
 EARLY_S = 1.0  # one so much before it does not
 FOLDS = 5
 TARGET = 0.01  # of the daily clips of people beside the test may alarm
@@ -144,33 +148,13 @@ def score(net: nn.Module, taught: Sequence[Taught]) -> list[Scores]:
 # -- judge -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the daemon would have done with one clip."""
-
-    clip: str
-    person: str
-    source: str
-    activity: str
-    label: str
-    camera: dict[str, Any]
-    sensor: str
-    room_shown: bool
-    found: bool  # the fall
-    delay_s: float | None
-    by_timer: bool
-    false_alarm: bool  # in a daily clip, or well before the fall
-    score: float  # the highest
-    floor_error_s: float | None  # time on the floor as told minus as true, where there was any
-
-
 def verdict(t: Taught, card: Card, said: Scores) -> Verdict:
     """Replay one clip with these scores through the daemon's judge."""
     one, fall_s = t.clip, t.clip.fall_s
     raised = alarms(one, card, said.tolist())
     hits = [a for a in raised if fall_s is not None and fall_s - EARLY_S <= a.raised_s <= fall_s + FOUND_AFTER_S]
     early = [a for a in raised if fall_s is None or a.raised_s < fall_s - EARLY_S]
-    true_s = float(one.on_floor.sum()) / 15.0
+    low = _longest_run(one.pelvis_m < FLOOR_PELVIS_M) / FPS
     told_s = max((p.on_floor_s for seen in one.seen for p in seen.people), default=0.0)
     return Verdict(
         clip=one.name,
@@ -186,7 +170,8 @@ def verdict(t: Taught, card: Card, said: Scores) -> Verdict:
         by_timer=bool(hits) and hits[0].long_lie,
         false_alarm=bool(early),
         score=float(said.max()) if len(said) else 0.0,
-        floor_error_s=round(told_s - true_s, 2) if _longest_run(one.on_floor) >= 2 * 15 else None,
+        floor_s=round(low, 2),
+        floor_error_s=round(told_s - low, 2) if low >= LEAST_FLOOR_S else None,
     )
 
 
@@ -236,31 +221,6 @@ def cross_validate(taught: Sequence[Taught], seed: int, *, steps: int) -> tuple[
         scores = score(fit(rest, seed=seed, steps=steps), test)
         found += [verdict(t, card, s) for t, s in zip(test, scores, strict=True)]
     return found, thresholds
-
-
-def shares(verdicts: Iterable[Verdict], by: Callable[[Verdict], str]) -> dict[str, dict[str, Any]]:
-    """Return falls found and daily clips that alarmed, by group, with 95 % Wilson intervals."""
-    counts: dict[str, Counter[str]] = {}
-    for v in verdicts:
-        count = counts.setdefault(by(v), Counter())
-        count[v.label] += 1
-        count["found"] += v.found
-        count["early"] += v.false_alarm and v.label == "fall"
-        count["wrong"] += v.false_alarm and v.label == "adl"
-        count["timer"] += v.by_timer
-    return {
-        name: {
-            "falls": c["fall"],
-            "found": c["found"],
-            "found_95": [round(x, 4) for x in wilson(c["found"], c["fall"])],
-            "by_timer": c["timer"],
-            "daily": c["adl"],
-            "alarming": c["wrong"],
-            "alarming_95": [round(x, 4) for x in wilson(c["wrong"], c["adl"])],
-            "alarms_before_fall": c["early"],
-        }
-        for name, c in sorted(counts.items())
-    }
 
 
 def table(groups: dict[str, dict[str, Any]], title: str) -> Table:
@@ -362,6 +322,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--variants", type=int, default=1, help="sensors each clip is seen with")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=1200, help="batches per network")
+    parser.add_argument("--figures", type=Path, help="folder for plots")
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -380,6 +341,9 @@ def main(argv: list[str]) -> int:
     for name, groups in results["shares"].items():
         console.print(table(groups, f"unseen people, {name}"))
     console.print({k: v for k, v in results.items() if k != "shares"})
+    (options.keep / "verdicts.json").write_text(json.dumps([asdict(v) for v in verdicts]))
+    if options.figures is not None:
+        draw(verdicts, options.figures)
     if options.out is None:
         return 0
     net = fit(taught, seed=0, steps=options.steps)
@@ -404,9 +368,7 @@ def main(argv: list[str]) -> int:
         "results": results,
     }
     scorer = write_bundle(net, options.out, float(np.median(thresholds)), more, made_up_windows())
-    if (options.out / "card.json").exists():
-        write_card(options.out, json.loads((options.out / "card.json").read_text()))
-    (options.keep / "verdicts.json").write_text(json.dumps([asdict(v) for v in verdicts]))
+    write_card(options.out, scorer.card.facts)
     console.print(f"{scorer.card.name} written to {options.out}")
     return 0
 
@@ -415,12 +377,6 @@ def report(verdicts: Sequence[Verdict], thresholds: Sequence[float], seeds: int)
     """Return what the card says of people the network never saw; counts are sums over the seeds."""
     errors = [v.floor_error_s for v in verdicts if v.floor_error_s is not None]
     delays = [v.delay_s for v in verdicts if v.delay_s is not None]
-
-    def height(v: Verdict) -> str:
-        return "ceiling" if v.camera["ceiling"] else f"{np.floor(v.camera['height_m'] / 0.4) * 0.4:.1f} m"
-
-    def tilt(v: Verdict) -> str:
-        return "ceiling" if v.camera["ceiling"] else f"{10 * (v.camera['tilt_deg'] // 10):02.0f} deg"
 
     return {
         "how": "Each person, room and camera was judged by networks that never saw them, at thresholds chosen on "
@@ -432,8 +388,8 @@ def report(verdicts: Sequence[Verdict], thresholds: Sequence[float], seeds: int)
             "by source": shares(verdicts, lambda v: v.source),
             "replayed by person": shares([v for v in verdicts if v.source == "replayed"], lambda v: v.person),
             "by activity": shares(verdicts, lambda v: f"{v.source} {v.activity}"),
-            "by height": shares(verdicts, height),
-            "by tilt": shares(verdicts, tilt),
+            "by height": shares(verdicts, camera_height),
+            "by tilt": shares(verdicts, camera_tilt),
             "by sensor": shares(verdicts, lambda v: v.sensor),
             "by empty room": shares(verdicts, lambda v: "shown" if v.room_shown else "learnt from the clip"),
         },
