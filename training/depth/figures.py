@@ -63,9 +63,7 @@ def _one(axes: Axes, row: int, count: tuple[int, int], interval: list[float], co
     middle, label = 100 * count[0] / count[1], f"{count[0]}/{count[1]}"
     axes.plot([100 * interval[0], 100 * interval[1]], [row, row], color=colour, alpha=0.5)
     axes.plot(middle, row, "o", color=colour, markersize=4)
-    axes.annotate(
-        f"{part}/{of}", (middle, row), xytext=(0, 4), textcoords="offset points", fontsize=6, ha="center"
-    )
+    axes.annotate(label, (middle, row), xytext=(0, 4), textcoords="offset points", fontsize=6, ha="center")
 
 
 def _floor(verdicts: Sequence[Verdict]) -> tuple[str, Figure]:
