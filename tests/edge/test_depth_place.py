@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import tarfile
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.depth.floor import find_floors
 from edge.depth.frame import Intrinsics, Plane, Zone
 from edge.depth.place import plan_text, polygon_of
 from edge.depth.view import Rays, View, shrink, zone_corners
 from tests.edge.depth_scene import Box, Scene
 
 CAMERA = Intrinsics(160, 120, 140.0, 140.0, 79.5, 59.5)
+SAMPLES = Path(os.environ.get("FALLWATCH_DATA", "/nowhere")) / "open3d-rgbd-samples.tar.xz"
 BED = Box((-1.6, 2.6, 0.0), (-0.6, 4.4, 0.5))
 
 
@@ -45,3 +52,17 @@ def test_a_plane_is_the_same_whichever_way_its_normal_points() -> None:
     assert Plane.of(0.0, 2.0, 0.0, -4.4) == Plane.of(0.0, -1.0, 0.0, 2.2)
     with pytest.raises(ValueError, match="normal"):
         Plane.of(0.0, 0.0, 0.0, 1.0)
+
+
+@pytest.mark.skipif(not SAMPLES.is_file(), reason="FALLWATCH_DATA does not name a folder with open3d-rgbd-samples")
+def test_the_floor_of_real_room_frames_is_told_from_wall_and_chair() -> None:
+    lens = Intrinsics(640, 480, 525.0, 525.0, 319.5, 239.5)  # of the PrimeSense family, which took them
+    with tarfile.open(SAMPLES) as archive:
+        names = sorted(n for n in archive.getnames() if "/depth/" in n and n.endswith(".png"))
+        pictures = [file.read() for name in names if (file := archive.extractfile(name)) is not None]
+    assert len(pictures) == 5
+    for picture in pictures:
+        depth = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_UNCHANGED)
+        floor = find_floors(Rays.of(lens).points(shrink(depth.astype(np.uint16))))[0]
+        assert floor.b < -0.99
+        assert 0.4 < floor.d < 0.6
