@@ -88,7 +88,7 @@ ARROWS: dict[str, set[str]] = {
     "training": {"training", "models", "edge.core", "firmware_bridge.wire", "numpy", "torch", "scipy", "rich"}
     | {"tqdm", "sklearn", "threadpoolctl", "onnx", "onnxruntime", "onnxscript", "matplotlib", "optuna", "ray"},
     "training.depth": {"training", "edge.depth", "edge.core", "models"}
-    | {"cv2", "mujoco", "numpy", "scipy", "tqdm", "rich", "torch"},
+    | {"cv2", "matplotlib", "mujoco", "numpy", "scipy", "tqdm", "rich", "torch"},
 }
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

@@ -64,7 +64,9 @@ def camera_plan(room: Room, by: By = None, config: Config = DEFAULT_CONFIG, stat
 
 
 @camera_app.command(
-    "zone", epilog="Example: fallwatch camera zone 12 bed -1.6,2.6 -0.6,2.6 -0.6,4.4 -1.6,4.4 --height 0.5"
+    "zone",
+    context_settings={"ignore_unknown_options": True},  # -1.6,2.6 is a corner
+    epilog="Example: fallwatch camera zone 12 bed -1.6,2.6 -0.6,2.6 -0.6,4.4 -1.6,4.4 --height 0.5",
 )
 def camera_zone(
     room: Room,
