@@ -19,6 +19,7 @@ from models.scorer import Scorer
 Windows = NDArray[np.float32]
 
 FLOOR_STILL_S = 20.0  # on the floor and hardly moving for so long
+SUSPECT_FLOOR_S = 5.0  # a suspicion, and on the floor for so long ever since
 FLOOR_S = 75.0  # on the floor for so long, whatever they do there: exercise is announced, or done sooner
 STILL_PART = 0.06  # of the outline moves: more is limbs
 STILL_OF_S = 10.0  # over so long
@@ -116,7 +117,8 @@ class CameraJudge:
         scores = self.scorer.score(np.stack([watched.held for watched in due])).tolist()
         for watched, score in zip(due, scores, strict=True):
             watched.score = score
-            if watched.suspect_s is not None and now_s - watched.suspect_s > decision.weigh_s:
+            faded = watched.suspect_s is not None and now_s - watched.suspect_s > decision.weigh_s
+            if faded and not watched.last.on_floor_s:  # who stays down has not answered it
                 watched.suspect_s, watched.for_fall = None, 0
             if score < decision.suspect_threshold or watched.alarm_s is not None:
                 continue
@@ -146,6 +148,8 @@ class CameraJudge:
     def _time(self, watched: _Watched, person: Person, now_s: float) -> list[Finding]:
         if watched.alarm_s is not None or not person.on_floor_s:
             return []
+        if watched.suspect_s is not None and person.on_floor_s >= SUSPECT_FLOOR_S:
+            return [self._raise(watched, now_s)]
         still = person.on_floor_s >= FLOOR_STILL_S and watched.moving < STILL_PART
         if not still and person.on_floor_s < FLOOR_S:
             return []

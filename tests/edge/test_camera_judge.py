@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.core.camera import AGAIN_S, FLOOR_S, FLOOR_STILL_S, CameraJudge
+from edge.core.camera import AGAIN_S, FLOOR_S, FLOOR_STILL_S, SUSPECT_FLOOR_S, CameraJudge
 from edge.core.detector import FallDetected, Finding, Motion, MotionChanged
 from edge.core.seen import FEATURES, Person, Seen, parse_seen
 from models.card import Card, Decision
@@ -102,6 +102,16 @@ def test_a_camera_that_falls_silent_while_a_fall_is_weighed_raises_it() -> None:
     [fall] = falls(judge.on_silence())
     assert fall.impact_s == pytest.approx(5.0, abs=0.15)
     assert judge.on_silence() == []
+
+
+def test_a_suspicion_and_five_seconds_on_the_floor_are_a_fall() -> None:
+    [fall] = falls(play(CameraJudge(Low(confirm_windows=99)), [(5.0, 1.7, 0.3), (12.0, 0.3, 0.3)]))
+    assert fall.impact_s == pytest.approx(5.0, abs=0.15)
+    assert fall.raised_s == pytest.approx(5.0 + SUSPECT_FLOOR_S, abs=0.3)
+    assert not fall.long_lie
+    assert not falls(
+        play(CameraJudge(Low(confirm_windows=99)), [(5.0, 1.7, 0.3), (3.0, 0.3, 0.3), (9.0, 1.7, 0.3)])
+    )
 
 
 def test_two_people_are_judged_apart() -> None:

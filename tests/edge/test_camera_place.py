@@ -70,7 +70,8 @@ def test_floor_plan_and_bed_come_into_the_settings_and_comments_stay(home: Path)
     (one,) = load_settings(home / "fallwatch.toml").camera
     floor = Plane(*one.floor)
     assert floor.d == pytest.approx(2.2, abs=0.05)
-    zone = Zone(one.zone[0].kind, one.zone[0].polygon_m, one.zone[0].height_m)
+    drawn_zone = one.zone[0]
+    zone = Zone(drawn_zone.kind, tuple((x, z) for x, z in drawn_zone.polygon_m), drawn_zone.height_m)
     for corner, wanted in zip(
         zone_corners(zone, floor).tolist(), ([0.4, 2.6], [1.4, 2.6], [1.4, 4.4], [0.4, 4.4]), strict=True
     ):

@@ -63,6 +63,7 @@ def test_the_floor_of_real_room_frames_is_told_from_wall_and_chair() -> None:
     assert len(pictures) == 5
     for picture in pictures:
         depth = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_UNCHANGED)
+        assert depth is not None
         floor = find_floors(Rays.of(lens).points(shrink(depth.astype(np.uint16))))[0]
         assert floor.b < -0.99
         assert 0.4 < floor.d < 0.6
