@@ -17,7 +17,7 @@ FEATURES = (
     "area_m2",  # as seen from above
     "in_bed",  # part of the body over a bed or chair zone
     "moving_part",  # of its outline, within the last half second: 0 for somebody who lies still
-    "seen_part",  # of its outline with readings
+    "seen_part",  # of its outline that the border of the image does not cut off; 0 when hidden
 )
 
 

@@ -22,8 +22,11 @@ BODY_EXTENT_M = 0.6
 TALL_M = 0.9  # what was so high, and went or rose ...
 WENT_M = 0.3  # ... by so much, is a person
 HEAD_PART = 0.985  # of the pixels lie below the head's height: hair reads nothing, and stray pixels do
-DOWN_HEAD_M, DOWN_CENTROID_M = 0.70, 0.42  # on the floor below both ...
-UP_HEAD_M, UP_CENTROID_M = 0.85, 0.50  # ... until above one of these
+DOWN_HEAD_M, DOWN_CENTROID_M = 0.70, 0.42  # lying on the floor below both ...
+SAT_HEAD_M, SAT_CENTROID_M = 1.00, 0.60  # ... or sitting there below both, alone in the room, with ...
+SAT_LOW_PART = 0.15  # ... so much of the body, the legs, along the floor
+UP_HEAD_M, UP_CENTROID_M = 1.05, 0.65  # no longer there above one of these
+BORDER_PART = 0.15  # of the outline cut off by the border of the image: what is left of it tells no posture
 SETTLE_S = 0.6  # a change counts once it has lasted
 IN_BED_PART = 0.5
 SPEED_S = 0.4  # stretch over which vertical speed is measured
@@ -36,6 +39,7 @@ CLAIM_PART = 0.4  # of somebody's place on the floor still taken up: they lie th
 MEET_M = 1.2
 MOST_PEOPLE = 6
 MOST_BLOBS = 12  # the largest: a camera gone mad shows hundreds
+LIES_M = 0.5  # the middle of a body, or a low thing, of this size may lie there
 STATIC_PART = 0.04  # less of a blob moves than this: a chair, or somebody asleep
 ABSORB_THING_S = 90.0  # a thing left in the room is furniture after this
 ABSORB_SITTER_S = 900.0  # ... and so is somebody who sits still; rising, they stand in front of the room again
@@ -90,6 +94,8 @@ class People:
         self._numbers = 0
         self._past: deque[tuple[float, Image]] = deque()
         self._moved: Mask = np.zeros(view.rays.shape, bool)
+        self._border: Mask = np.ones(view.rays.shape, bool)
+        self._border[1:-1, 1:-1] = False
         self.mask: Mask = np.zeros(view.rays.shape, bool)  # of everybody, in the last frame
 
     def observe(self, depth_m: Image, nearer: Mask, background: Background, now_s: float) -> tuple[Person, ...]:
@@ -156,7 +162,7 @@ class People:
             one
             for one in lying
             if any(
-                other is not one and other.blob.head_m > UP_CENTROID_M and _apart_m(one.blob, other.blob) < MEET_M
+                other is not one and other.blob.head_m > DOWN_HEAD_M and _apart_m(one.blob, other.blob) < MEET_M
                 for other in self._tracks
             )
         ]
@@ -189,7 +195,7 @@ class People:
             area_m2,
             in_bed,
             float(self._moved.ravel()[pixels].mean()),
-            1.0,
+            1.0 - min(float(self._border.ravel()[pixels].sum()) / (2.0 * float(np.sqrt(len(pixels)))), 1.0),
         )
         return Blob(pixels, cells, high, (float(right.mean()), float(forward.mean())), features)
 
@@ -236,7 +242,7 @@ class People:
         track.from_head_m = min(track.from_head_m, blob.head_m) if blob.head_m < TALL_M else track.from_head_m
         if max(blob.head_m, track.from_head_m) > TALL_M and max(went_m, rose_m) > WENT_M:
             track.was_tall = True
-        low = blob.head_m < DOWN_HEAD_M and blob.centroid_m < DOWN_CENTROID_M
+        low = self._is_low(track)
         high = blob.head_m > UP_HEAD_M or blob.centroid_m > UP_CENTROID_M
         in_bed = blob.features[7] >= IN_BED_PART
         turns = (low and not in_bed) if track.down_s is None else (high or in_bed)
@@ -248,13 +254,24 @@ class People:
             track.down_s = track.turn_s if track.down_s is None else None
             track.turn_s = None
 
+    def _is_low(self, track: Track) -> bool:
+        """Tell whether somebody lies on the floor, or sits there with nobody by: a carer kneels like that."""
+        blob = track.blob
+        if blob.features[9] < 1 - BORDER_PART and blob.features[6] < BODY_AREA_M2:
+            return False  # the feet of somebody who stands at the edge
+        if blob.head_m < DOWN_HEAD_M and blob.centroid_m < DOWN_CENTROID_M:
+            return True
+        sits = blob.head_m < SAT_HEAD_M and blob.centroid_m < SAT_CENTROID_M and blob.features[5] >= SAT_LOW_PART
+        return sits and not any(other is not track and self._is_person(other) for other in self._tracks)
+
     def _is_gone(self, track: Track, now_s: float) -> bool:
         fell = track.down_s is not None or self._was_falling(track)
         return now_s - track.seen_s > (HIDDEN_S if fell and self._is_person(track) else LOST_S)
 
     def _was_falling(self, track: Track) -> bool:
-        """Tell whether somebody was on their way down when last seen: they lie behind furniture or out of view."""
-        return track.was_tall and track.speed_mps < FALLING_MPS and track.blob.head_m < TALL_M
+        """Tell whether somebody was on their way down when last seen: they lie behind furniture."""
+        inside = track.blob.features[9] >= 1 - BORDER_PART  # who walks out of the image sinks, too
+        return inside and track.was_tall and track.speed_mps < FALLING_MPS and track.blob.head_m < TALL_M
 
     def _is_person(self, track: Track) -> bool:
         blob = track.blob
@@ -265,7 +282,7 @@ class People:
         features = list(track.blob.features)
         features[2] = 0.0 if track.hidden else track.speed_mps
         features[8] = 0.0 if track.hidden else features[8]
-        features[9] = 0.0 if track.hidden else 1.0
+        features[9] = 0.0 if track.hidden else features[9]
         on_floor_s = 0.0 if track.down_s is None else now_s - track.down_s
         return Person(track.number, tuple(features), on_floor_s)
 
@@ -276,7 +293,7 @@ class People:
         kept = []
         for track in self._tracks:
             blob = track.blob
-            may_lie = blob.features[6] >= BODY_AREA_M2 and blob.centroid_m < UP_CENTROID_M
+            may_lie = track.down_s is not None or (blob.features[6] >= BODY_AREA_M2 and blob.centroid_m < LIES_M)
             in_bed = blob.features[7] >= IN_BED_PART
             limit_s = ABSORB_SITTER_S if track.was_tall else ABSORB_THING_S
             if not track.hidden and now_s - track.moved_s > limit_s and not may_lie and not in_bed:

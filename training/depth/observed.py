@@ -27,7 +27,7 @@ from models.scorer import Scorer
 from training.depth.sensor import KINDS, degrade
 from training.evaluate import Collector, Tape, suspect_for
 
-OBSERVED = 3  # counts changes of what is kept
+OBSERVED = 4  # counts changes of what is kept
 FRAMES_LEARNT = 60  # of a clip whose empty room is not shown, as `fallwatch replay` learns it
 
 Windows = NDArray[np.float32]  # shape (n, window_samples, features)
