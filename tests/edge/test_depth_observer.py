@@ -92,6 +92,36 @@ def test_a_bed_as_low_as_a_body_is_told_by_its_zone() -> None:
     assert only(list(play(observer_of(scene), scene, on_it, 4.0))[-1]).on_floor_s > 2.0
 
 
+def sitting(right: float, away: float) -> Body:
+    """Return somebody who sits on the floor with their legs along it."""
+    return [
+        Ellipsoid((right, away, 0.42), (0.2, 0.18, 0.42)),
+        Ellipsoid((right, away, 0.8), (0.1, 0.1, 0.12)),
+        Ellipsoid((right + 0.5, away, 0.1), (0.45, 0.17, 0.1)),
+    ]
+
+
+def test_who_slid_to_the_floor_and_sits_there_alone_is_on_the_floor() -> None:
+    scene = Scene(camera=CAMERA)
+    seen = list(play(observer_of(scene), scene, lambda t: upright(0.0, 3.0) if t < 2 else sitting(0.0, 3.0), 8.0))
+    assert only(seen[-1]).on_floor_s == pytest.approx(6.0, abs=0.7)
+
+
+def test_who_sits_there_beside_somebody_who_stands_may_be_a_carer_at_work() -> None:
+    scene = Scene(camera=CAMERA)
+    both = play(observer_of(scene), scene, lambda _: sitting(-0.7, 3.0) + upright(1.2, 3.2), 6.0)
+    assert [p.on_floor_s for p in list(both)[-1].people] == [0.0, 0.0]
+
+
+def test_the_feet_of_somebody_at_the_edge_of_the_image_are_nobody_on_the_floor() -> None:
+    scene = Scene(2.4, 60.0, camera=CAMERA)  # in the end its view ends at their knees
+    seen = list(
+        play(observer_of(scene), scene, lambda t: upright(-0.2 + 0.02 * t, min(1.1 + 0.35 * t, 2.8)), 9.0)
+    )
+    assert all(p.on_floor_s == 0.0 for s in seen for p in s.people)
+    assert any(p.head_m < 0.7 for s in seen for p in s.people), "the scene does not show what it is for"
+
+
 def test_a_carer_who_kneels_beside_somebody_on_the_floor_changes_nothing_for_them() -> None:
     scene = Scene(camera=CAMERA)
     observer = observer_of(scene)
