@@ -115,9 +115,7 @@ def test_who_sits_there_beside_somebody_who_stands_may_be_a_carer_at_work() -> N
 
 def test_the_feet_of_somebody_at_the_edge_of_the_image_are_nobody_on_the_floor() -> None:
     scene = Scene(2.4, 60.0, camera=CAMERA)  # in the end its view ends at their knees
-    seen = list(
-        play(observer_of(scene), scene, lambda t: upright(-0.2 + 0.02 * t, min(1.1 + 0.35 * t, 2.8)), 9.0)
-    )
+    seen = list(play(observer_of(scene), scene, lambda t: upright(-0.2 + 0.02 * t, min(1.1 + 0.35 * t, 2.8)), 9.0))
     assert all(p.on_floor_s == 0.0 for s in seen for p in s.people)
     assert any(p.head_m < 0.7 for s in seen for p in s.people), "the scene does not show what it is for"
 

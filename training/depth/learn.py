@@ -29,8 +29,9 @@ from edge.core.seen import FEATURES
 from models.card import CARD_SCHEMA, Card, Decision
 from models.preprocess import PREPROCESSING_VERSION
 from models.scorer import Scorer
-from training.bundle import OPSET, PARITY, write_card
+from training.bundle import OPSET, PARITY
 from training.depth.body import FPS
+from training.depth.card_text import readable
 from training.depth.figures import draw
 from training.depth.network import CameraNet, Probability
 from training.depth.observed import Lessons, Observed, alarms, lessons, observe_all, with_threshold
@@ -381,7 +382,7 @@ def main(argv: list[str]) -> int:
         "results": results,
     }
     scorer = write_bundle(net, options.out, float(np.median(thresholds)), more, made_up_windows())
-    write_card(options.out, scorer.card.facts)
+    (options.out / "card.md").write_text(readable(scorer.card), encoding="utf-8")
     console.print(f"{scorer.card.name} written to {options.out}")
     return 0
 
