@@ -331,9 +331,9 @@ def with_threshold(card: Card, threshold: float) -> Card:
     return replace(card, decision=decision)
 
 
-def suspect_for(threshold: float) -> float:
-    """Return the weaker threshold: 1.5 lower in log odds, so that it follows the network's confidence."""
-    return 1 / (1 + math.exp(1.5 - math.log(threshold / (1 - threshold))))
+def suspect_for(threshold: float, *, weaker: float = 1.5) -> float:
+    """Return the weaker threshold: so much lower in log odds, so that it follows the network's confidence."""
+    return 1 / (1 + math.exp(weaker - math.log(threshold / (1 - threshold))))
 
 
 def wilson(hits: float, of: float) -> tuple[float, float]:

@@ -28,6 +28,7 @@ from training.depth.sensor import KINDS, degrade
 from training.evaluate import Collector, Tape, suspect_for
 
 OBSERVED = 4  # counts changes of what is kept
+WEAKER = 1.0  # log odds: how much less a suspicion asks for, five seconds on the floor from an alarm
 FRAMES_LEARNT = 60  # of a clip whose empty room is not shown, as `fallwatch replay` learns it
 
 Windows = NDArray[np.float32]  # shape (n, window_samples, features)
@@ -176,7 +177,8 @@ def alarms(one: Observed, card: Card, said: Sequence[float] | None) -> list[Fall
 
 def with_threshold(card: Card, threshold: float) -> Card:
     """Return the card with another threshold, and the weaker one that goes with it."""
-    decision = replace(card.decision, threshold=threshold, suspect_threshold=suspect_for(threshold))
+    suspect = suspect_for(threshold, weaker=WEAKER)
+    decision = replace(card.decision, threshold=threshold, suspect_threshold=suspect)
     return replace(card, decision=decision)
 
 
