@@ -42,7 +42,9 @@ def clip(number: int, *, falls: bool, fall_s: float = 6.0, seconds: float = 14.0
     seen = []
     for i, at_s in enumerate(t_s):
         facts: dict[str, Any] = {"head_m": head_m[i], "centroid_m": 0.55 * head_m[i], "speed_mps": speed[i]}
-        facts |= {"extent_m": 0.6 + 1.0 * down[i] * falls, "width_m": 0.4, "seen_part": 1.0, "moving_part": 0.2}
+        facts |= {"extent_m": 0.6 + 1.0 * down[i] * falls, "width_m": 0.4, "seen_part": 1.0, "in_bed": 0.0}
+        facts |= {"low_part": 0.05 + 0.9 * down[i] * falls, "area_m2": 0.2 + 0.25 * down[i] * falls}
+        facts["moving_part"] = 0.4 if abs(speed[i]) > 0.1 else 0.1
         features = tuple(float(facts.get(name, 0.1)) + float(rng.normal(0, 0.02)) for name in FEATURES)
         on_floor_s = max(at_s - fall_s, 0.0) if falls else 0.0
         seen.append(Seen(float(at_s), (Person(1, features, on_floor_s),), 0.9))
