@@ -25,8 +25,8 @@ hypothesis.settings.load_profile("fallwatch")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put tests marked ``alone`` last: so the others wait for none of them."""
-    items.sort(key=_is_alone)
+    """Put tests marked ``first`` first, so that none of minutes is left to the end, and ``alone`` last."""
+    items.sort(key=lambda item: (item.get_closest_marker("first") is None, _is_alone(item)))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -618,12 +618,12 @@ def test_a_folder_without_a_usable_frame_is_named_with_why(recorded: Path, tmp_p
 
 def test_a_calibration_has_floor_and_zones(tmp_path: Path) -> None:
     told: dict[str, Any] = {"width": 320, "height": 240, "fx": 190.0, "fy": 190, "cx": 160, "cy": 120, "fps": 30}
-    told |= {"floor": [0.0, -0.9, -0.4, 2.3]}
+    told |= {"floor": [0.0, 1.6, 1.2, -4.6]}  # whatever the length and the side of its normal
     told |= {"zones": [{"kind": "bed", "polygon_m": [[0, 1], [1, 1], [1, 3]], "height_m": 0.5}]}
     (tmp_path / "c.json").write_text(json.dumps(told))
     calibration = read_calibration(tmp_path / "c.json")
     assert calibration.intrinsics == Intrinsics(320, 240, 190.0, 190.0, 160.0, 120.0)
-    assert calibration.floor == Plane(0.0, -0.9, -0.4, 2.3)
+    assert calibration.floor == Plane(0.0, -0.8, -0.6, 2.3)
     assert calibration.zones == (Zone("bed", ((0.0, 1.0), (1.0, 1.0), (1.0, 3.0)), 0.5),)
 
 

@@ -56,6 +56,7 @@ def test_missing_data_is_said_in_one_line() -> None:
     "FALLWATCH_DATA" not in os.environ, reason="FALLWATCH_DATA names no folder with the real data sets"
 )
 @pytest.mark.timeout(600)
+@pytest.mark.first
 def test_a_fast_run_goes_from_recordings_to_a_bundle_and_again_without_fitting(tmp_path: Path) -> None:
     asked = ("train", "--placement", "waist", "--out", str(tmp_path / "waist-9"), "--fast")
     where, work = os.environ["FALLWATCH_DATA"], tmp_path / "waist-9.work"
