@@ -226,7 +226,7 @@ def main() -> None:
     step_back()
     keep_memory_here()
     # numpy.random wants it and nobody here uses it: OpenSSL takes 3.4 MB of memory.
-    sys.modules["_hashlib"] = None  # type: ignore[assignment]
+    sys.modules["_hashlib"] = None  # type: ignore[assignment]  # as Python documents it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # at a terminal it is for the parent
     outside = Outside()
     sys.excepthook = outside.on_error

@@ -114,7 +114,7 @@ class Eye:
     def _look(self, put: Put, stop: threading.Event) -> str:
         """Start it and hear it until it is to stop or no longer speaks; return why it did not."""
         try:
-            process = subprocess.Popen(  # noqa: S603
+            process = subprocess.Popen(  # noqa: S603 - our own program
                 self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

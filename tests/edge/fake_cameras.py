@@ -273,7 +273,7 @@ def oak(world: World, *, time_of_flight: bool = False) -> ModuleType:
             world.close("pipeline")
 
     made = module("depthai", locals())
-    setattr(made, "node", SimpleNamespace(StereoDepth=StereoDepth, ToF=ToF))  # noqa: B010
+    setattr(made, "node", SimpleNamespace(StereoDepth=StereoDepth, ToF=ToF))  # noqa: B010  # to mypy it has none
     for inner in (StereoDepth, ToF, Output):
         delattr(made, inner.__name__)
     return made

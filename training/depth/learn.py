@@ -120,7 +120,7 @@ def fit(taught: Sequence[Taught], *, seed: int, steps: int = 1200, batch: int = 
         wanted = torch.from_numpy(is_fall[picked].astype(np.float32)) * 0.98 + 0.01
         loss = nn.functional.binary_cross_entropy_with_logits(net(given), wanted)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch types it not
         optimiser.step()
         rate.step()
     return net.eval()

@@ -199,7 +199,7 @@ def bed_lie(rng: np.random.Generator) -> Play:
     """Lie down on the bed, rest, maybe get up."""
     play = stage(rng, bed=True)
     side = side_of(play)
-    who = play.person(play.spot(near=beside(play.bed, side), within_m=2))  # type: ignore[arg-type]
+    who = play.person(play.spot(near=beside(play.bed, side), within_m=2))  # type: ignore[arg-type]  # it has a bed here
     _lie_on_bed(play, sit_on_bed(play, who, side).hold(rng.uniform(0.3, 4)), side)
     for _ in range(rng.integers(1, 4)):
         ways = [
@@ -221,14 +221,14 @@ def bed_sit(rng: np.random.Generator) -> Play:
     """Sit on the edge of the bed."""
     play = stage(rng, bed=True)
     side = side_of(play)
-    who = play.person(play.spot(near=beside(play.bed, side), within_m=2))  # type: ignore[arg-type]
+    who = play.person(play.spot(near=beside(play.bed, side), within_m=2))  # type: ignore[arg-type]  # it has a bed here
     sit_on_bed(play, who, side).hold(rng.uniform(1, 5))
     if rng.random() < 0.5:  # shoes
         who.to({**SIT, "spine": 0.9, **both(hip=1.7, kn=1.6, sh=0.9, el=0.2)}, 1.2, tip=(0.35, 0)).hold(
             rng.uniform(1, 6)
         )
         who.to(SIT, 1.1, tip=(0, 0)).hold(rng.uniform(0.5, 3))
-    _rise(play, who, beside(play.bed, side))  # type: ignore[arg-type]
+    _rise(play, who, beside(play.bed, side))  # type: ignore[arg-type]  # it has a bed here
     play.tracks.append(play.done(_leave(play, who)))
     return play
 
