@@ -103,7 +103,11 @@ def _page(words: tuple[str, ...], command: Any, release: str) -> str:
     if shown:
         lines.append(".SH OPTIONS")
         for option in shown:
-            lines += [".TP", f".B {_roff(', '.join(option.opts + option.secondary_opts))}", _roff(option.help or "")]
+            lines += [
+                ".TP",
+                f".B {_roff(', '.join(option.opts + option.secondary_opts))}",
+                _roff(option.help or ""),
+            ]
     if command.epilog:
         lines += [".SH EXAMPLE", ".nf", _roff(command.epilog.removeprefix("Example: ")), ".fi"]
     lines += [".SH EXIT STATUS", STATUS.strip(), ".SH FILES", FILES.strip()]
