@@ -1,0 +1,18 @@
+"""What a check found of one part of a home, and what to do next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+State: TypeAlias = Literal["well", "warning", "fault", "skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found of one part, and what to do next."""
+
+    part: str  # "receiver /dev/...", "pager espa-1", "record", "clock"
+    state: State
+    says: str  # what was really seen, one line
+    next: str = ""  # what to do, one line; empty where well
