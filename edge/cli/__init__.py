@@ -98,6 +98,7 @@ def _register() -> None:
         report,
         residents,
         services,
+        sheet,
         walk,
     )
 

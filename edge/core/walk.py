@@ -179,6 +179,10 @@ def advice(rooms: Sequence[Room], places: Places, unwalked: Sequence[str]) -> tu
         else:
             near = "move a receiver nearer, or add one"
             said.append(f"Falls may be missed at times in {_rooms(group)} {names}: {near}; then walk again.")
+    if any(not one.packets for room in bad for one in room.carried):
+        said.append(
+            "Where nothing was heard: is the wearable heard beside the receiver? If not, charge it and walk again."
+        )
     if unwalked:
         said.append(
             f"Walk {_rooms(unwalked)} {', '.join(unwalked)}: nobody knows yet whether falls are heard there."
