@@ -125,7 +125,7 @@ class Paging:
                 worker.submit(Release(incident))
 
     def test(self, name: str, local_time: datetime | None, *, mark: str = "") -> None:
-        """Send a channel's test page: the daily one, or, with a ``mark`` of its own, one that somebody asks for."""
+        """Send a channel's test page: the daily one, or, with a ``mark`` of its own, one asked for."""
         channel = self._channels[name]
         served = [group for group in [channel.test_to, self._first, *channel.groups, *channel.addresses] if group]
         to = next((address for group in served if (address := channel.address(group)) is not None), None)

@@ -1,4 +1,4 @@
-"""What is to be thought of facts about the computer, its files and what the services say: no file is opened here."""
+"""What is to be thought of facts about the computer, its files and its services: no file is opened here."""
 
 from __future__ import annotations
 

@@ -237,7 +237,7 @@ def read_packages() -> Packages | None:
     audit = ask(["dpkg-query", "-W", "-f=${db:Status-Abbrev} ${Package}\n"])
     if audit is None:
         return None
-    # Wanted as installed (i) and not there whole: unpacked, half configured, half installed, triggers pending.
-    half = [line.split()[1] for line in audit.splitlines() if re.match(r"i[UFHWt]|..R", line)]
+    # Unpacked, half configured, half installed, or to be installed again.
+    half = [line.split()[1] for line in audit.splitlines() if re.match(r".[UFH]|..R", line)]
     status = ask(["dpkg-query", "-W", "-f=${Status}", PACKAGE])
     return Packages((status or "").strip(), tuple(half))
