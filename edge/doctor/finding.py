@@ -16,3 +16,23 @@ class Finding:
     state: State
     says: str  # what was really seen, one line
     next: str = ""  # what to do, one line; empty where well
+
+
+def well(part: str, says: str) -> Finding:
+    """Return that a part does what it is for."""
+    return Finding(part, "well", says)
+
+
+def warning(part: str, says: str, todo: str) -> Finding:
+    """Return that a part works, and that somebody should see to it."""
+    return Finding(part, "warning", says, todo)
+
+
+def fault(part: str, says: str, todo: str) -> Finding:
+    """Return that a part does not do what it is for."""
+    return Finding(part, "fault", says, todo)
+
+
+def skipped(part: str, says: str, todo: str = "") -> Finding:
+    """Return that a part was not tried, and why."""
+    return Finding(part, "skipped", says, todo)
