@@ -50,7 +50,7 @@ def sheet(
     state: State = DEFAULT_STATE,
     run: Run = DEFAULT_RUN,
 ) -> None:
-    """Write the commissioning sheet: a page to print, sign and keep. Status 1 if something is not covered."""
+    """Write the commissioning sheet: a page to print, sign and keep. Status 1 if anything is not well."""
     from edge.walk.book import BookUnusable, read_book
     from edge.walk.drawing import walk_map
     from edge.walk.sheet import sheet_html
@@ -76,9 +76,10 @@ def sheet(
         stop(f"{out}: cannot be written ({error.strerror}); name another with --out", status=2)
     if out is not None:
         say(f"Written: {out}. Next: open it in a browser, print it, tick what was seen, and sign it.")
-        for line in content["not_covered"]:
-            say(f"not covered: {line}")
-    raise SystemExit(1 if content["not_covered"] else 0)
+        for words, key in (("not covered", "not_covered"), ("at fault", "at_fault")):
+            for line in content[key]:
+                say(f"{words}: {line}")
+    raise SystemExit(1 if content["not_covered"] or content["at_fault"] else 0)
 
 
 def sheet_content(
@@ -88,7 +89,7 @@ def sheet_content(
     from edge.clock import clock_ok, utc_now
     from edge.runfile import read_runfile
     from edge.sinks.commission import commission
-    from edge.walk.sheet import not_covered
+    from edge.walk.sheet import at_fault, not_covered
 
     told = read_runfile(run / "detect.json") or {}
     plans, unreached = _plans(settings)
@@ -136,7 +137,7 @@ def sheet_content(
         "walk": book.document(settings),
         **_from_journal(settings, state),
     }
-    content["not_covered"] = not_covered(content)
+    content |= {"not_covered": not_covered(content), "at_fault": at_fault(content)}
     without: dict[str, Any] = _without_numbers(content)
     return without
 

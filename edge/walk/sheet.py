@@ -33,16 +33,16 @@ h2 { font-size: 11pt; margin: 5mm 0 1.5mm; border-bottom: 0.4mm solid #000; brea
 h3 { font-size: 9.5pt; margin: 2.5mm 0 1mm; break-after: avoid; }
 p { margin: 1mm 0; }
 ul { margin: 1mm 0; padding-left: 5mm; }
-table { border-collapse: collapse; width: 100%; }
+table { border-collapse: collapse; width: 100%; margin-bottom: 2mm; }
 thead { display: table-header-group; }
 tr { break-inside: avoid; }
 td, th { border: 0.2mm solid #888; padding: 0.7mm 1.4mm; text-align: left; vertical-align: top;
   overflow-wrap: anywhere; }
 th { background: #eee; font-weight: bold; }
 .known th { width: 30%; font-weight: normal; }
-.bad { font-weight: bold; }
+.bad { font-weight: bold; white-space: nowrap; }
 .bad::before { content: "\\25B2\\00A0"; }
-.warn { border: 0.6mm solid #000; padding: 1mm 2mm; break-inside: avoid; }
+.warn { border: 0.6mm solid #000; padding: 1mm 2mm; margin: 2mm 0; }
 .map svg { width: 100%; max-height: 150mm; border: 0.2mm solid #888; }
 .map { break-inside: avoid; }
 .sign { break-inside: avoid; margin-top: 3mm; }
@@ -78,11 +78,16 @@ def not_covered(content: Mapping[str, Any]) -> list[str]:
         for c in content["cameras"]
         if not c["consent"]
     ]
-    for part in content["checks"]:
-        if part["state"] == "fault":
-            lines.append(f"{part['part']}: {part['says']}")
-    lines += [f"Group {group}: no channel calls it" for group in content["unreached"]]
-    lines += [f"Care record: {c['what']}: {c['said']}" for c in content["record"]["checks"] if not c["well"]]
+    return lines
+
+
+def at_fault(content: Mapping[str, Any]) -> list[str]:
+    """Return what the installer has to put right, a line each."""
+    lines = [f"{part['part']}: {part['says']}" for part in content["checks"] if part["state"] == "fault"]
+    lines += [f"group {group}: no channel calls it" for group in content["unreached"]]
+    lines += [f"record: {c['what']}: {c['said']}" for c in content["record"]["checks"] if not c["well"]]
+    if content["drill"] is None or content["drill"]["acknowledged_s"] is None:
+        lines.append("no drill was answered: fallwatch drill --room ROOM")
     return lines
 
 
@@ -113,7 +118,12 @@ def sheet_html(content: Mapping[str, Any], walk_map: str | None) -> str:
             }
         ),
         "<h2>Not covered</h2>",
-        _uncovered(content["not_covered"]),
+        _listed(
+            "The home covers this in another way:",
+            content["not_covered"],
+            "Nothing that is known. A wearable that is not worn, flat or out of the house protects nobody.",
+        ),
+        _listed("To be put right before it is handed over:", content["at_fault"], ""),
         "<h2>Rooms, residents, devices</h2>",
         _residents(content["residents"]),
         _table(
@@ -183,13 +193,11 @@ def sheet_html(content: Mapping[str, Any], walk_map: str | None) -> str:
     )
 
 
-def _uncovered(lines: Sequence[str]) -> str:
+def _listed(head: str, lines: Sequence[str], empty: str) -> str:
     if not lines:
-        return (
-            "<p>Nothing that is known. A wearable that is not worn, flat or out of the house protects nobody.</p>"
-        )
+        return f"<p>{escape(empty)}</p>" if empty else ""
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f'<div class="warn"><p><b>The home covers this in another way:</b></p><ul>{items}</ul></div>'
+    return f'<div class="warn"><p><b>{escape(head)}</b></p><ul>{items}</ul></div>'
 
 
 def _residents(residents: Sequence[Mapping[str, Any]]) -> str:
@@ -214,7 +222,7 @@ def _residents(residents: Sequence[Mapping[str, Any]]) -> str:
 def _pages(content: Mapping[str, Any]) -> str:
     drill = content["drill"]
     if drill is None:
-        told = '<p class="bad">No drill was done: fallwatch drill --room ROOM, and print this again.</p>'
+        told = "<p><b>No drill was done: fallwatch drill --room ROOM, and print this again.</b></p>"
     else:
         answer = (
             f"acknowledged after {drill['acknowledged_s']:g} s"
