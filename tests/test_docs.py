@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tomllib
 import typing
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -258,7 +259,7 @@ def test_nothing_is_promised(page: Path) -> None:
 
 
 def test_those_who_read_first_are_told_what_it_is_not() -> None:
-    for name in ("README.md", "docs/staff.md", "docs/install.md"):
+    for name in ("README.md", "docs/staff.md", "docs/staff.html", "docs/install.md"):
         text = " ".join((ROOT / name).read_text(encoding="utf-8").split()).lower()
         assert "alerts care staff to possible falls" in text, name
         assert "not a medical diagnosis" in text, name
@@ -404,6 +405,17 @@ def test_the_staff_page_has_no_text_that_the_code_cannot_send() -> None:
         for room in (True, False):
             known.add(page_text(incident(Kind.BLIND, room=room, cause=cause), Words.ALARM, local_time=None))
     assert staff_texts() <= known
+
+
+def test_the_pages_to_print_for_staff_need_nothing_else_and_say_only_what_pagers_show() -> None:
+    page = (ROOT / "docs" / "staff.html").read_text(encoding="utf-8")
+    root = ET.fromstring(page.partition("\n")[2])
+    assert not re.search(r"<script|<link|<img|src=|href=|url\(|@import|https?:", page)
+    assert len(root.findall(".//section")) == 4  # three pages and the card
+    texts = staff_texts() | {"CANCELLED NO COVER RM 12 BED A", "TEST", "DRILL", "fallwatch status"}
+    for code in root.iter("code"):
+        said = code.text or ""
+        assert any(said == text or f" {said}" in text or text.startswith(said) for text in texts), said
 
 
 def test_the_staff_page_has_every_outcome() -> None:

@@ -116,6 +116,14 @@ def test_neighbours_without_cover_get_one_receiver_and_rooms_far_off_another() -
     assert advice([Room("1", "", 30, (GOOD,))], places, []) == ()
 
 
+def test_the_page_for_installers_has_these_limits() -> None:
+    page = (FIGURE.parents[1] / "walktest.md").read_text(encoding="utf-8")
+    for limit in (f"up to {walk.GOOD_PART:.0%}", f"{WEAK_PART:.0%} and more", f"up to {walk.BRIDGE_S:g} s"):
+        assert f"| {limit} |" in page
+    for limit in (f"{AWAY_S:g} s and more", f"above {NOT_STRONG_DBM:g} dBm", f"at or below {FADED_DBM:g} dBm"):
+        assert f"| {limit} |" in page
+
+
 # -- the book -----------------------------------------------------------------------------------
 
 
