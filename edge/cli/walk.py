@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,6 +29,7 @@ LOOK_EVERY_S = 0.5
 SAY_EVERY_S = 5.0  # plain lines: a bad connection has to carry them
 FIND_S = 8.0  # for a receiver to open and its wearables to be heard
 LATELY_S = 10.0  # heard within so long: it is there
+NARROW_COLUMNS = 80
 _COLOURS = {"good": "green", "weak": "yellow", "no cover": "bold red"}
 
 
@@ -221,12 +223,14 @@ class _Walk:
         from rich.markup import escape
         from rich.table import Table
 
-        table = Table("wearable", "room", "signal", "lost", "battery", "heard", "why blind")
+        heads = ["wearable", "room", "dBm", "lost", "battery", "heard"]
+        table = Table(*heads, box=None, pad_edge=False) if _is_narrow() else Table(*heads, "why blind")
         rooms = {w: r.room for r in self._settings.resident for w in r.wearables}
         for wearable in sorted(told, key=lambda w: (w not in self.book.carried, w)):
             one = told[wearable]
             mark = "> " if wearable in self.book.carried else "  "
-            table.add_row(mark + wearable, escape(rooms.get(wearable, "")), *_cells(one), escape(one.cause or ""))
+            why = [] if _is_narrow() else [escape(one.cause or "")]
+            table.add_row(mark + wearable, escape(rooms.get(wearable, "")), *_cells(one), *why)
         return table
 
     def say_line(self, told: dict[str, Told], left: str) -> None:
@@ -236,7 +240,7 @@ class _Walk:
         for wearable in self.book.carried:
             if wearable in told:
                 signal, lost, battery, heard = _cells(told[wearable])
-                say(f"{left}  {wearable}  {signal}  lost {lost}  battery {battery}  heard {heard}")
+                say(f"{left}  {wearable}  {signal} dBm  lost {lost}  battery {battery}  heard {heard}")
 
     def _tell(self, text: str) -> None:
         if not self._quiet:
@@ -247,7 +251,7 @@ def _cells(told: Told) -> tuple[str, str, str, str]:
     """Return signal, loss, battery and age as people read them."""
     ago = told.heard_s_ago
     stale = ago is None or ago > LATELY_S
-    strength = "-" if told.rssi_dbm is None or stale else f"{told.rssi_dbm} dBm {_bar(told.rssi_dbm)}"
+    strength = "-" if told.rssi_dbm is None or stale else f"{told.rssi_dbm} {_bar(told.rssi_dbm)}"
     battery = "-" if told.battery_pct is None else f"{told.battery_pct} %"
     return (
         strength,
@@ -274,7 +278,7 @@ def _live(walk: _Walk, ear: Ear) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    typed, said = "", Text("Go to a room, type its name, press Enter, and walk about in it. Enter alone ends.")
+    typed, said = "", Text("Go to a room, type its name, press Enter, walk about in it. Enter alone ends.")
     terminal = sys.stdin.fileno()
     before = termios.tcgetattr(terminal)
     tty.setcbreak(terminal)
@@ -282,7 +286,8 @@ def _live(walk: _Walk, ear: Ear) -> None:
         with Live(auto_refresh=False, screen=False) as live:
 
             def draw(told: dict[str, Told], line: str) -> None:
-                live.update(Group(walk.table(told), said, Text(line)), refresh=True)
+                # What is cut off at the bottom of a small screen is the table of those who are not here.
+                live.update(Group(said, Text(line), walk.table(told)), refresh=True)
 
             while True:
                 draw(ear.look() or {}, f"Room{_hint(walk)}: {typed}_")
@@ -301,7 +306,7 @@ def _live(walk: _Walk, ear: Ear) -> None:
                 room = walk.measure(
                     ear, name, lambda told, left_s, name=name: draw(told, f"Room {name}: {left_s:.0f} s left")
                 )
-                said = Text(_room_line(room), _COLOURS[room.cover.value])
+                said = Text(_room_line(room.name, room.cover, room.reasons), _COLOURS[room.cover.value])
     finally:
         termios.tcsetattr(terminal, termios.TCSADRAIN, before)
 
@@ -323,15 +328,20 @@ def _hint(walk: _Walk) -> str:
     return f" (next {walk.next_room()})" if walk.next_room() else ""
 
 
-def _room_line(room: Room) -> str:
-    why = f" ({'; '.join(room.reasons)})" if room.reasons else ""
-    return f"Room {room.name}: {room.cover.value.upper()}{why}"
+def _room_line(name: str, cover: str, reasons: Sequence[str]) -> str:
+    why = f" ({'; '.join(reasons)})" if reasons else ""
+    return f"Room {name}: {cover.upper()}{why}"
+
+
+def _is_narrow() -> bool:
+    """Tell whether this is a telephone held upright, where a table would be cut off."""
+    return shutil.get_terminal_size().columns < NARROW_COLUMNS
 
 
 def _say_room(room: Room) -> None:
     from dataclasses import asdict
 
-    say(_room_line(room))
+    say(_room_line(room.name, room.cover, room.reasons))
     for one in room.carried:
         say(f"  {one.wearable}: {_figures(asdict(one))}")
 
@@ -350,6 +360,15 @@ def _show(document: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    if _is_narrow():
+        for room in document["rooms"]:
+            say(_room_line(room["room"], room["cover"], room["reasons"]))
+            for one in room["wearables"]:
+                say(f"  {one['wearable']}: {_figures(one)}")
+        for name in document["unwalked"]:
+            say(f"Room {name}: not walked")
+        _say_todo(document)
+        return
     table = Table("room", "cover", "signal", "worst", "lost", "gap", "why")
     for room in document["rooms"]:
         cells = [
@@ -368,9 +387,15 @@ def _show(document: dict[str, Any]) -> None:
     for name in document["unwalked"]:
         table.add_row(escape(name), "not walked")
     Console().print(table)
+    _say_todo(document)
+
+
+def _say_todo(document: dict[str, Any]) -> None:
     for line in document["todo"]:
         say(line)
-    if not document["todo"]:
+    if not document["rooms"]:
+        say("No room was walked yet. Next: fallwatch walktest, in the first room.")
+    elif not document["todo"]:
         say("Every room is good. Next: fallwatch sheet --out sheet.html, the paper to hand over.")
 
 
