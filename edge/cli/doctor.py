@@ -110,7 +110,7 @@ def support_bundle(
     settings = load_settings(config)
     path = out or Path(f"fallwatch-support-{utc_now():%Y%m%d-%H%M%S}.tar.gz")
     logging.basicConfig(handlers=[logging.NullHandler()])  # findings say it
-    home = Home(settings, state, run, wait_s=5.0, pages=False)
+    home = Home(settings, state, run, wait_s=5.0, pages=False, entries=False)
     bundle = make_bundle(settings, examine(home), {"detect": home.detect, "alarm": home.alarm}, state)
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
