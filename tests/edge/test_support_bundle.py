@@ -44,7 +44,7 @@ PERSONAL = {
     "user": "Thistlewood",
     "record": "https://fhir.okonkwo-trust.example/r4/tenant-5512",
     "client": "Brandywine-881",
-    "zone": "Lavender Floor",
+    "zone": "Lavender Meadow",
     "shift": "Moonwatchers",
     "staff": "Philippa Grimshaw",
     "staff in a note": "Bartholomew",
