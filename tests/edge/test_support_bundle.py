@@ -37,7 +37,7 @@ PERSONAL = {
     "wearable": "XK90217",
     "spare": "XK90218",
     "address": "A0:9E:1A:7C:55:42",
-    "port": "/dev/serial/by-id/usb-Vandersloot_0xSER1AL77",
+    "port": "/dev/usb-Vandersloot_0xSER1AL77",
     "telephone": "+447700900461",
     "topic": "quill-nights-7f3a9c",
     "host": "pager.quillfeather.example",
