@@ -499,3 +499,39 @@ def test_the_examples_of_wearables_by_mqtt_are_taken() -> None:
 
 def test_the_mqtt_page_has_every_event_type() -> None:
     assert all(f"`{name}`" in section("mqtt.md", "Home Assistant") for name in EVENT_TYPES)
+
+
+# -- what doctor says ---------------------------------------------------------------------------
+
+
+def said_by_doctor() -> set[str]:
+    """Return what doctor may find wrong, with ``...`` for what it has seen."""
+
+    def text(node: ast.expr) -> str:
+        if isinstance(node, ast.JoinedStr):
+            return "".join(p.value if isinstance(p, ast.Constant) else "..." for p in node.values)  # type: ignore[misc]
+        return str(node.value) if isinstance(node, ast.Constant) else ""
+
+    found = set()
+    for path in (ROOT / "edge" / "doctor").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in {"fault", "warning"}:
+                found.add(text(node.args[1]))
+            elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "says":
+                found.add(text(node.value))
+    return {says for says in found if re.search(r"\w", says)}
+
+
+def test_the_troubleshooting_page_has_everything_that_doctor_may_find_wrong() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    documented = {cells[0].replace("`", "") for cells in rows(section("troubleshooting.md", "What doctor checks"))}
+    said = said_by_doctor()
+    assert len(said) > 50
+    assert not [says for says in said if says not in documented and f"`{says.partition(':')[0]}: ...`" not in page]
+
+
+def test_the_troubleshooting_page_has_every_part_in_order() -> None:
+    from edge.doctor.checks import PARTS  # noqa: PLC0415 - onnxruntime and more, for this test alone
+
+    text = section("troubleshooting.md", "What doctor checks")
+    assert re.findall(r"^### (.*)$", text, re.M) == list(PARTS)

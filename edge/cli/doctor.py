@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import textwrap
 from collections import Counter
@@ -89,3 +90,38 @@ def last_line(found: list[Finding]) -> str:
         f"{counted['well']} well, {counted['warning']} warnings, {counted['fault']} faults"
         f"{', ' + str(counted['skipped']) + ' skipped' if counted['skipped'] else ''}. Next: {begin}."
     )
+
+
+@app.command("support-bundle", epilog="Example: fallwatch support-bundle --out support.tar.gz")
+def support_bundle(
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The file; fallwatch-support-DATE.tar.gz here when left out.")
+    ] = None,
+    as_json: Json = False,
+    config: Config = DEFAULT_CONFIG,
+    state: State = DEFAULT_STATE,
+    run: Run = DEFAULT_RUN,
+) -> None:
+    """Pack one file for support, free of personal data, and say what is in it. Best run as root; pages nobody."""
+    from edge.clock import utc_now
+    from edge.doctor.bundle import make_bundle
+    from edge.doctor.checks import Home, examine
+
+    settings = load_settings(config)
+    path = out or Path(f"fallwatch-support-{utc_now():%Y%m%d-%H%M%S}.tar.gz")
+    logging.basicConfig(handlers=[logging.NullHandler()])  # findings say it
+    home = Home(settings, state, run, wait_s=5.0, pages=False, entries=False)
+    bundle = make_bundle(settings, examine(home), {"detect": home.detect, "alarm": home.alarm}, state)
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(bundle.archive)
+        if (user := os.environ.get("SUDO_UID", "")).isdecimal() and os.geteuid() == 0:
+            os.chown(path, int(user), -1)  # whoever is to send it
+    except OSError as error:
+        stop(f"{path}: cannot be written ({error.strerror}); name another with --out", status=2)
+    if as_json:
+        say(json.dumps({"file": str(path), "octets": len(bundle.archive), "contents": list(bundle.files)}))
+        return
+    say(bundle.manifest)
+    say(f"{path}: {len(bundle.archive)} octets. Nothing was sent.")
+    say(f"Next: look into it (tar -xzOf {path} | less), then send it to whoever supports you.")

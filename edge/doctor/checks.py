@@ -57,7 +57,8 @@ class Home:
     state: Path
     run: Path
     wait_s: float
-    pages: bool
+    pages: bool  # send test pages
+    entries: bool = True  # write a test entry into the record
     root: Path = machine.ROOT
 
     @property
@@ -354,7 +355,7 @@ def _reach(settings: Settings, name: str) -> Finding:
 
 
 def _record(home: Home) -> Iterator[Finding]:
-    yield probe_record(home.settings, home.state)
+    yield probe_record(home.settings, home.state, write=home.entries)
 
 
 def _broker(home: Home) -> Iterator[Finding]:

@@ -208,10 +208,11 @@ def judge_practice(found: Overview, now: datetime, daily: Mapping[str, str]) -> 
         now: aware.
         daily: each channel and when its daily test is, empty where it has none.
     """
-    if found.drilled_at is None or (now - found.drilled_at).days >= DRILL_AFTER_DAYS:
-        never = found.drilled_at is None
-        says = "no drill was answered yet" if never else f"the last drill was on {found.drilled_at:%Y-%m-%d}"
-        yield warning("practice", says, "rehearse with staff, by day and at night: fallwatch drill --room ROOM")
+    todo = "rehearse with staff, by day and at night: fallwatch drill --room ROOM"
+    if found.drilled_at is None:
+        yield warning("practice", "no drill was answered yet", todo)
+    elif (now - found.drilled_at).days >= DRILL_AFTER_DAYS:
+        yield warning("practice", f"the last drill was on {found.drilled_at:%Y-%m-%d}, months ago", todo)
     else:
         yield well("practice", f"the last drill was answered on {found.drilled_at:%Y-%m-%d}")
     for name, at in daily.items():

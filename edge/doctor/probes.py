@@ -42,7 +42,6 @@ from edge.sinks.line import LineHeld, masked
 from edge.sinks.record import EmbeddedRecord, open_record
 
 ANY_ADDRESS = "00:00:00:00:00:00"  # nobody's: the radio scans while it is missed
-BATTERY_LOW_PCT = 20  # more than the services wait for: whoever stands there with a charger can plug it in
 
 
 # -- ways in ------------------------------------------------------------------------------------
@@ -257,14 +256,16 @@ def page_remedy(error: SinkError, channel: AnyChannel) -> str:
 # -- record -------------------------------------------------------------------------------------
 
 
-def probe_record(settings: Settings, state: Path) -> Finding:
-    """Write a test entry into the care record and withdraw it, and find each resident once.
+def probe_record(settings: Settings, state: Path, *, write: bool = True) -> Finding:
+    """Find each resident once in the care record, and ``write`` a test entry into it and withdraw it.
 
     The entry is marked as a test, names no patient, and ends as entered in error.
     """
     for found in commission(settings, settings.secrets, state):
         if not found.well:
             return fault("record", f"{found.what}: {found.said}", found.remedy)
+    if not write:
+        return well("record", "can be reached; no test entry was written")
     now = utc_now()
     incident = Incident(
         incident=new_incident_id(),
