@@ -38,6 +38,8 @@ ARROWS: dict[str, set[str]] = {
     "edge.core.incident": set(),
     "edge.core.supervision": set(),
     "edge.core.poisson": set(),
+    "edge.core.radio": set(),
+    "edge.core.walk": {"edge.core.radio"},
     "edge.core.routing": set(),
     "edge.core.ble_ladder": set(),
     "edge.core.delivery": set(),
@@ -77,9 +79,14 @@ ARROWS: dict[str, set[str]] = {
     "edge.alarm": {"edge.alarm", "edge.channels", "edge.clock", "edge.failpoint", "edge.journal", "edge.runfile"}
     | {f"edge.core.{name}" for name in ("delivery", "escalation", "incident", "routing", "supervision", "words")}
     | {"edge.settings", "edge.sinks", "edge.watchdog"},
+    "edge.walk": {"edge.walk", "edge.clock", "edge.core.walk", "edge.settings"},
+    "edge.walk.ear": {"edge.detect", "edge.clock", "edge.core.walk", "edge.keys", "edge.runfile", "edge.settings"}
+    | {"firmware_bridge"},
     "edge.simulate": {"edge.keys", "edge.recording", "edge.settings", "firmware_bridge", "numpy"},
     "edge.home": ABOVE | {"training", "matplotlib"},  # tries the whole system on people's recordings
     "edge.home.scenario": {"edge.core.supervision", "numpy"},
+    "edge.doctor": ABOVE | {"paho"},  # tries every part of a home for real
+    "edge.doctor.finding": set(),
     "edge.bench": ABOVE,
     "edge.bench_alarm": ABOVE,
     "edge.bench_camera": ABOVE | {"cv2"},

@@ -90,6 +90,7 @@ def _register() -> None:
         camera_place,
         cameras,
         develop,
+        doctor,
         homesim,
         pager,
         pairing,
@@ -98,6 +99,8 @@ def _register() -> None:
         report,
         residents,
         services,
+        sheet,
+        walk,
     )
 
 

@@ -479,23 +479,13 @@ class DetectService:
 
     def _wearable_words(self, wearable: str, now_s: float) -> dict[str, Any]:
         watch, wearer = self._supervisor.watch(wearable), self._pipeline.wearers[wearable]
-        session, counts = self._gateway.session(wearable), wearer.timeline.counts
-        radio, hours = session.counts if session else None, wearer.battery.hours_left()
+        session = self._gateway.session(wearable)
+        radio = session.counts if session else None
         return {
             "well": watch.cause is None,
             "cause": watch.cause,
             "since_s": None if watch.since_s is None else round(now_s - watch.since_s, 1),
-            "heard_s_ago": None if wearer.heard_s is None else round(now_s - wearer.heard_s, 1),
-            "rssi_dbm": wearer.radio.rssi_dbm,
-            "battery_pct": wearer.battery.pct,
-            "battery_hours": None if hours is None else round(hours, 1),
-            "firmware": ".".join(map(str, wearer.hello.firmware)) if wearer.hello else None,
-            "rate_hz": wearer.rate_hz,
-            "range_g": wearer.range_g,
-            "samples": counts.samples,
-            "lost": counts.lost,
-            "duplicates": counts.duplicates,
-            "flooded": wearer.flooded,
+            **wearer.words(now_s),
             "forged": radio.forged if radio else 0,
             "stale": radio.stale if radio else 0,
             "malformed": (radio.malformed if radio else 0) + self._pipeline.bad_bytes(wearable),
