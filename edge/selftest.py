@@ -76,7 +76,7 @@ def _failing_parts() -> list[str]:
     for folder in (folder for placement in PLACEMENTS for folder in shipped(placement)):
         try:
             Scorer(folder)
-        except Exception as error:  # noqa: PERF203  # each is told
+        except Exception as error:  # each is told
             failures.append(f"model {folder.name} does not answer as it should: {error}")
     with tempfile.TemporaryDirectory() as scratch:
         try:

@@ -1,8 +1,9 @@
-"""Build the Debian packages: ``python package/build.py --arch arm64 --arch amd64``.
+"""Build the Debian packages: ``python -m package.build --arch arm64``.
 
-Everything that runs on the Pi comes as wheels by `locks/run.txt`, each checked by its hash, so that installing needs
-no internet and runs nobody's build script. A package is for the Python it was built with: Debian 12 has 3.11, Debian
-13 has 3.13. Only wheels are unpacked and nothing is executed, so either machine builds for the other.
+Everything that runs on the Pi comes as wheels by `locks/run.txt`, each checked by its hash, so that installing
+needs no internet and runs nobody's build script. A package is for the Python it was built with: Debian 12 has
+3.11, Debian 13 has 3.13. Wheels are unpacked and nothing of them is executed, so either machine builds for the
+other.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import argparse
 import compileall
 import gzip
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -21,8 +21,11 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+from package.manual import bash_completion, manual_pages
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -107,7 +110,7 @@ def build(arch: str, out: Path, version: str, compress: str) -> Path:
         for path in [root, *root.rglob("*")]:  # whatever the umask of who builds it
             if not path.is_symlink():
                 path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-        command = ["dpkg-deb", "--root-owner-group", f"-Z{compress}", "--build", root, package]
+        command: list[str | Path] = ["dpkg-deb", "--root-owner-group", f"-Z{compress}", "--build", root, package]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return package
 
@@ -118,10 +121,10 @@ def _version() -> str:
 
 
 def _commit_time_s() -> str:
-    """The time of the last commit: the same source makes the same package, whenever it is built."""
+    """Return the time of the last commit: the same source makes the same package, whenever it is built."""
     if given := os.environ.get("SOURCE_DATE_EPOCH"):
         return given
-    asked = ["git", "-C", ROOT, "log", "-1", "--format=%ct"]
+    asked = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
     return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
 
 
@@ -178,9 +181,6 @@ def _place_rim(root: Path) -> None:
 
 def _write_papers(root: Path, packages: Path, release: str) -> None:
     """Write what is for people: manual pages, completion, licences, changes, and what is inside."""
-    sys.path.insert(0, str(ROOT))
-    from package.manual import bash_completion, manual_pages
-
     manual = root / "usr/share/man/man1"
     manual.mkdir(parents=True)
     for name, text in manual_pages(release).items():
@@ -197,12 +197,12 @@ def _write_papers(root: Path, packages: Path, release: str) -> None:
 
 
 def _bill_of_materials(packages: Path, release: str) -> dict[str, object]:
-    """Return what is inside, as CycloneDX 1.5 has it: each library with version, licence and hashes of the lock."""
+    """Return what is inside, as CycloneDX 1.5 has it: each library with version, licence and the lock's hashes."""
     lock = dict(_locked())
     parts = []
     for found in sorted(importlib.metadata.distributions(path=[str(packages)]), key=lambda d: d.name.lower()):
         name = re.sub(r"[-_.]+", "-", found.name).lower()
-        licence = found.metadata.get("License-Expression") or found.metadata.get("License", "")
+        licence = found.metadata["License-Expression"] or found.metadata["License"]
         part: dict[str, object] = {
             "type": "application" if name == "fallwatch" else "library",
             "bom-ref": f"pkg:pypi/{name}@{found.version}",
@@ -221,11 +221,11 @@ def _bill_of_materials(packages: Path, release: str) -> dict[str, object]:
                 }
             ]
         parts.append(part)
-    identity = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    identity = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(parts))  # the same for the same
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",
-        "serialNumber": f"urn:uuid:{identity[:8]}-{identity[8:12]}-5{identity[13:16]}-8{identity[17:20]}-{identity[20:32]}",
+        "serialNumber": identity.urn,
         "version": 1,
         "metadata": {"component": {"type": "application", "name": "fallwatch", "version": release}},
         "components": parts,

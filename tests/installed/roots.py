@@ -15,13 +15,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-# Making a system takes half a minute, three for another machine's: kept between runs, and made anew each month.
+# Making a system takes half a minute, another machine's three: kept between runs, and made anew each month.
 CACHE = Path(os.environ.get("FALLWATCH_CACHE", "~/.cache/fallwatch")).expanduser()
 CACHE_S = 30 * 86400
+NSPAWN = ("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network")
 INCLUDED = "python3,systemd,systemd-sysv,udev,dbus,libstdc++6,libgcc-s1,tzdata"
 SOURCES = Path("/etc/apt/sources.list.d/debian.sources")
-# What the library cpuinfo, which onnxruntime asks, finds of a Raspberry Pi 4. Under emulation it finds the files of
-# another machine instead and crashes.
+# What the library cpuinfo, which onnxruntime asks, finds of a Raspberry Pi 4. Under emulation it finds another
+# machine's files instead and crashes.
 PI_4 = "BogoMIPS\t: 108.00\nFeatures\t: fp asimd evtstrm crc32 cpuid\nCPU implementer\t: 0x41\n"
 PI_4 += "CPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: 0xd08\nCPU revision\t: 3\n\n"
 EMULATOR = Path("/proc/sys/fs/binfmt_misc/qemu-aarch64")
@@ -39,8 +40,10 @@ def can_be_made() -> str:
 
 def build(arch: str, version: str, out: Path) -> Path:
     """Return a package of this checkout under a version number of its own."""
-    command = [sys.executable, CHECKOUT / "package/build.py", "--arch", arch, "--version", version]
-    subprocess.run([*command, "--compress", "gzip", "--out", out], check=True, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "package.build", "--arch", arch, "--version", version]
+    subprocess.run(
+        [*command, "--compress", "gzip", "--out", out], cwd=CHECKOUT, check=True, stdout=subprocess.DEVNULL
+    )
     return next(out.glob(f"fallwatch_{version}+*_{arch}.deb"))
 
 
@@ -53,8 +56,8 @@ def make(arch: str, folder: Path) -> System:
         CACHE.mkdir(parents=True, exist_ok=True)
         new = kept.with_suffix(".new.tar")
         sources = [SOURCES] if SOURCES.exists() else []
-        command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--architectures={arch}", f"--include={INCLUDED}"]
-        subprocess.run([*command, _codename(), new, *sources], check=True)
+        command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={INCLUDED}"]
+        subprocess.run([*command, f"--architectures={arch}", _codename(), new, *sources], check=True)
         new.rename(kept)
     elif arch == "arm64":
         _emulate()
@@ -72,8 +75,7 @@ class System:
 
     def run(self, *command: str, check: bool = True, env: dict[str, str] | None = None) -> str:
         """Run one command in it, with nothing else running, and return what it wrote."""
-        nspawn = ["systemd-nspawn", "--quiet", f"--directory={self.folder}", "--register=no", "--keep-unit"]
-        nspawn += ["--private-network", "--pipe", "--as-pid2", *self.binds]
+        nspawn = [*NSPAWN, f"--directory={self.folder}", "--pipe", "--as-pid2", *self.binds]
         inner: Sequence[str] = command
         if self.arch == "arm64":
             pi_4 = self._pi_4()
@@ -82,10 +84,16 @@ class System:
             inner = ["sh", "-c", f'{hide}; exec "$@"', "sh", *command]
         nspawn += [f"--setenv={name}={value}" for name, value in (env or {}).items()]
         ran = subprocess.run(
-            [*nspawn, *inner], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=900
+            [*nspawn, *inner],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=900,
         )
         assert ran.returncode == 0 or not check, ran.stdout[-4000:]
-        return ran.stdout
+        # What nspawn says of its own folders when it ends is not the command's.
+        return "".join(line for line in ran.stdout.splitlines(keepends=True) if "nspawn/propagate" not in line)
 
     def install(self, package: Path, *, check: bool = True, env: dict[str, str] | None = None) -> str:
         """Install a package without any network."""
@@ -96,8 +104,7 @@ class System:
     @contextlib.contextmanager
     def booted(self) -> Iterator[Booted]:
         """Start it, with systemd and all, until the end of the block."""
-        nspawn = ["systemd-nspawn", "--quiet", f"--directory={self.folder}", "--register=no", "--keep-unit"]
-        nspawn += ["--private-network", "--boot", *self.binds]
+        nspawn = [*NSPAWN, f"--directory={self.folder}", "--boot", *self.binds]
         with (self.folder / "root/boot.log").open("wb") as log:
             process = subprocess.Popen(nspawn, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
             try:
@@ -138,13 +145,13 @@ class Booted:
             time.sleep(0.5)
         else:
             raise TimeoutError("the system does not come up")
-        # nspawn shows its own id of the boot to some processes and the kernel's to others; on a real machine there is
-        # one, and monotonic times compare by it.
+        # nspawn shows its own id of the boot to some processes and the kernel's to others; on a real machine there
+        # is one, and monotonic times compare by it.
         self.run("umount", "/proc/sys/kernel/random/boot_id", check=False)
 
     def run(self, *command: str, check: bool = True) -> str:
         """Run a command beside what runs there, as root."""
-        into = ["nsenter", f"--target={self._init}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd"]
+        into = ["nsenter", f"--target={self._init}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root"]
         ran = subprocess.run(
             [*into, "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "COLUMNS=120", *command],
             stdout=subprocess.PIPE,

@@ -36,14 +36,18 @@ def home(bare: System, old: Path, tmp_path_factory: pytest.TempPathFactory) -> S
     (home.folder / "etc/fallwatch/fallwatch.toml").write_text(HOME)
     home.run("fallwatch", "pair", "0042", "--resident", "r12", "--no-qr")
     # Nobody hears a wearable: after a while the services write an incident of it.
-    home.run("sh", "-c", "timeout 60 fallwatch run & for i in $(seq 50); do "
-             "fallwatch incidents --json | grep -q blind && break; sleep 1; done; kill %1 || true; wait")
+    home.run(
+        "sh",
+        "-c",
+        "timeout 60 fallwatch run & for i in $(seq 50); do "
+        "fallwatch incidents --json | grep -q blind && break; sleep 1; done; kill %1 || true; wait",
+    )
     assert "blind" in home.run("fallwatch", "incidents", "--json")
     return home
 
 
 def upgrade(system: System, package: Path, power_cut: Path, cut_at: int) -> tuple[str, int]:
-    """Install a package until so many calls that change the disk; return what was said, and how many there were."""
+    """Install a package until so many calls that change the disk; return what was said, and their number."""
     for name, data in (("power_cut.so", power_cut.read_bytes()), ("calls", bytes(8))):
         (system.folder / name).write_bytes(data)
     env = {"LD_PRELOAD": "/power_cut.so", "CALLS": "/calls", "CUT_AT": str(cut_at)}
@@ -71,7 +75,7 @@ def writes(home: System, new: Path, power_cut: Path, tmp_path_factory: pytest.Te
 
 @pytest.mark.parametrize("twentieth", range(CUTS))
 def test_a_version_works_after_an_update_was_cut_short(
-    home: System, new: Path, power_cut: Path, writes: int, tmp_path: Path, twentieth: int
+    home: System, new: Path, power_cut: Path, writes: int, tmp_path: Path, *, twentieth: int
 ) -> None:
     cut_at = max(1, round((twentieth + 0.5) / CUTS * writes))
     before = held(home)
