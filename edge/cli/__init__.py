@@ -91,6 +91,7 @@ def _register() -> None:
         cameras,
         develop,
         homesim,
+        model,
         pager,
         pairing,
         people,
