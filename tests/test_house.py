@@ -74,6 +74,9 @@ ARROWS: dict[str, set[str]] = {
     "edge.sinks": {"edge.sinks", "edge.broker", "edge.channels", "edge.core.incident", "edge.journal"}
     | {"edge.settings"}
     | {"edge.checked", "gpiod", "jwt", "paho", "serial"},
+    "edge.sealed": {"cryptography"},
+    "edge.backup": {"edge.clock", "edge.core.incident", "edge.failpoint", "edge.journal", "edge.keys"}
+    | {"edge.runfile", "edge.sealed", "edge.settings"},
     "edge.bundles": {"edge.failpoint", "edge.settings", "models.bundle", "models.selftest", "cryptography"},
     "edge.detect": {
         "edge.detect",
@@ -96,6 +99,7 @@ ARROWS: dict[str, set[str]] = {
     "edge.bench_camera": ABOVE | {"cv2"},
     "edge.demo": ABOVE,
     "edge.cli": ABOVE,
+    "edge.cli.model": ABOVE | {"cryptography"},
     "training": {"training", "models", "edge.core", "firmware_bridge.wire", "numpy", "torch", "scipy", "rich"}
     | {"tqdm", "sklearn", "threadpoolctl", "onnx", "onnxruntime", "onnxscript", "matplotlib", "optuna", "ray"},
     "training.depth": {"training", "edge.depth", "edge.core", "models"}

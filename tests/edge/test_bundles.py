@@ -166,8 +166,8 @@ def test_a_key_no_longer_trusted_ends_its_models_and_the_one_before_runs(
         home.well("model", "install", packed(name, key=key))
         home.well("model", "use", name)
     home.well("model", "untrust", key_id(OTHER.public_key()))
-    name, refused = home.running()
-    assert name == "wrist-7"
+    running, refused = home.running()
+    assert running == "wrist-7"
     assert "which is not trusted here" in refused["wrist-8"]
     status, out, _ = home.fallwatch("model", "list")
     assert status == 1
@@ -187,7 +187,7 @@ def test_an_installed_bundle_that_changed_is_refused_at_the_next_load(
     running, refused = home.running()
     assert running == newest("wrist").name
     assert list(refused) == ["wrist-7"]
-    trial = Trial(path.parent, "wrist", running, ["0042"], check=home.bundles().check)
+    trial = Trial(path.parent, "wrist", "wrist-2", ["0042"], check=home.bundles().check)
     trial.run()
     assert trial.cause is not None
     assert trial.cause.startswith("refused: ")
@@ -294,8 +294,8 @@ def test_a_refusal_takes_little_time_and_memory(home: House, packed: Callable[..
     file.write_bytes(octets + bytes(MOST_OCTETS - len(octets)))
     # VmHWM and not ru_maxrss, which begins with that of the process that forked.
     code = (
-        "import atexit, pathlib, runpy, sys, time; "
-        "atexit.register(lambda: print(pathlib.Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])); "
+        "import atexit, runpy, sys, time; "
+        "atexit.register(lambda: print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])); "
         "atexit.register(lambda: print(time.process_time())); "
         "sys.argv = ['fallwatch', *sys.argv[1:]]; runpy.run_module('edge.cli', run_name='__main__')"
     )
