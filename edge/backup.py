@@ -36,7 +36,7 @@ MANIFEST = "manifest.json"
 SETTINGS = "settings.toml"
 COUNTERS = "state/counters.json"
 SUFFIX = ".fwbackup"
-RESTORED = "restored from a backup"
+RESTORED = "restored"  # as the journal notes it for staff
 _BESIDE = ("secrets", "model-keys")  # the settings file
 # Of other processes, of virtual wearables, or of an earlier restore.
 _LEFT_OUT = re.compile(r"\..*|.*(-wal|-shm|\.lock|\.new|\.tmp)|.*\.damaged.*|simulated|replaced-.*")

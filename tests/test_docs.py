@@ -351,6 +351,7 @@ FAULTS = (
     "incident store was damaged",
     "incident store was missing",
     "incident store was cut short",
+    "incident store was restored",
     *(Cause.UNREADABLE, Cause.RECORD, Cause.RECORD_REFUSES, Cause.BROKER, Cause.INTERFERENCE),
     *(Cause.LOW_BATTERY, Cause.BUTTON_STUCK, Cause.WEAK_RADIO, Cause.OLD_FIRMWARE, Cause.TWO_WORN),
     Cause.CAMERA_REVIEW,

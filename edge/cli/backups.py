@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -46,6 +47,7 @@ def backup(
     if sum(where is not None for where in (out, to, check)) != 1:
         stop("say one of --out FILE, --to FOLDER and --check FILE", status=2)
     passphrase = _passphrase(passphrase_file, twice=check is None)
+    os.umask(0o077)
     begun_s = time.monotonic()
     try:
         if check is not None:
@@ -80,6 +82,7 @@ def restore(
     from edge import backup as backups
 
     passphrase = _passphrase(passphrase_file, twice=False)
+    os.umask(0o077)  # what is made here is for the services alone
     try:
         manifest, aside = backups.restore(
             file,
