@@ -274,6 +274,18 @@ def test_the_licence_is_the_one_the_package_names() -> None:
     assert "END OF TERMS AND CONDITIONS" in licence
 
 
+def test_the_tests_that_pages_name_as_evidence_are_there() -> None:
+    named = {
+        (page.name, *found.groups())
+        for page in PAGES
+        for found in re.finditer(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 60
+    for page, file, test in named:
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert re.search(rf"def {test}\(", text), f"{page}: {file} has no {test}"
+
+
 # -- settings -----------------------------------------------------------------------------------
 
 

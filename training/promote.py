@@ -290,4 +290,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     promoted = {"against": None if in_place is None else against, "worse": worse, "reason": options.force_reason}
     folder = land(options.candidate, name, promoted)
     Console(soft_wrap=True).print(f"{folder} is the bundle that runs now; next: make test, then commit it")
+    Console(soft_wrap=True).print(
+        "for homes before the next version: fallwatch model sign, docs/model-developers.md"
+    )
     return 0
