@@ -426,10 +426,9 @@ def _note(path: Path) -> None:
 
 
 def _make_folder(path: Path, member: tarfile.TarInfo) -> None:
-    if not path.exists():
-        path.mkdir()
-        _own(path, member)
-        path.chmod(member.mode)
+    path.mkdir(exist_ok=True)
+    _own(path, member)
+    path.chmod(member.mode)
 
 
 def _own(path: Path, member: tarfile.TarInfo) -> None:

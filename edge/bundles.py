@@ -90,7 +90,7 @@ class Bundles:
         Raises:
             OSError: it cannot be written.
         """
-        self.keys_folder.mkdir(mode=0o755, exist_ok=True)
+        _open_to_services(self.keys_folder)
         path = self.keys_folder / f"{key_id(key)}.pub"
         _write(path.with_suffix(".new"), key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
         path.with_suffix(".new").replace(path)
@@ -123,10 +123,13 @@ class Bundles:
         Raises:
             BundleRefused: it must not run.
         """
-        if folder.parent.resolve() != self.store.resolve():
-            return None
-        if not folder.is_dir():
-            raise BundleRefused(folder, "is not installed")
+        try:
+            if folder.parent.resolve() != self.store.resolve():
+                return None
+            if not folder.is_dir():
+                raise BundleRefused(folder, "is not installed")
+        except OSError as error:
+            raise BundleRefused(folder, f"cannot be read ({error.strerror})") from None
         signed = verify(read_files(folder), self.keys(), folder)
         if signed.name != folder.name:
             raise BundleRefused(folder, f"is {signed.name} under another name")
@@ -183,7 +186,7 @@ class Bundles:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Have the store alone, without what an earlier installation left when it was cut off."""
-        self.store.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _open_to_services(self.store)
         folder = os.open(self.store, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
@@ -216,6 +219,13 @@ def _read_bounded(path: Path) -> bytes:
 
 def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # a pipe that nobody writes to is empty
+
+
+def _open_to_services(folder: Path) -> None:
+    """Make a folder that services can read whoever makes it, whatever the umask."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        folder.chmod(0o755)
 
 
 def _fill(folder: Path, files: Files) -> None:

@@ -134,7 +134,7 @@ def trust(
         stop(f"{key}: is no public key of fallwatch model keygen", status=2)
     with _refusals():
         name = bundles.trust(public)
-    say(f"Key {name} is trusted. Compare it with what the developer told you by another way than the file's.")
+    say(f"Key {name} is trusted. Compare that id with what the developer told you by telephone or on paper.")
     say("Next: fallwatch model install FILE --shadow")
 
 
@@ -208,7 +208,7 @@ def list_(as_json: Json = False, config: Config = DEFAULT_CONFIG, state: State =
     lines: list[dict[str, Any]] = []
     for placement in PLACEMENTS:
         choice = Choice.of(settings, placement)
-        uses = {choice.former: "former", choice.shadow: "on trial", bundles.running(placement): "in use"}
+        uses = {choice.former: "former", choice.shadow: "on trial", bundles.running(placement): "chosen"}
         for folder in bundles.everything(placement):
             line = {
                 "model": folder.name,

@@ -142,7 +142,7 @@ def test_a_bundle_goes_from_the_developer_to_the_home_on_trial_into_use_and_back
     assert (detect.wrist_model, detect.wrist_former, detect.wrist_shadow) == ("wrist-7", "shipped", "")
     assert home.running() == ("wrist-7", {})
     listed = {line["model"]: line for line in map(json.loads, home.well("model", "list", "--json").splitlines())}
-    assert (listed["wrist-7"]["use"], listed[newest("wrist").name]["from"]) == ("in use", "shipped")
+    assert (listed["wrist-7"]["use"], listed[newest("wrist").name]["from"]) == ("chosen", "shipped")
 
     home.well("model", "rollback")
     assert load_settings(home.config).detect.wrist_model == ""
@@ -171,7 +171,7 @@ def test_a_key_no_longer_trusted_ends_its_models_and_the_one_before_runs(
     assert "which is not trusted here" in refused["wrist-8"]
     status, out, _ = home.fallwatch("model", "list")
     assert status == 1
-    assert "wrist-8      in use    installed  REFUSED" in out
+    assert "wrist-8      chosen    installed  REFUSED" in out
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "card.json", "golden.npz", SIGNATURE])
