@@ -184,7 +184,9 @@ def _gather(config: Path, state: Path, staging: Path) -> dict[str, _Part]:
     databases = {path: _copy(path, staging / path.name) for path in _databases(state)}
     found = {SETTINGS: _Part(config, config.read_bytes())}
     for root, top in [*((name, config.parent / name) for name in _BESIDE), ("state", state)]:
-        for folder, folders, names in os.walk(top):
+        if not top.exists():
+            continue
+        for folder, folders, names in os.walk(top, onerror=_raise):
             folders[:] = sorted(name for name in folders if not _LEFT_OUT.fullmatch(name))
             inside = PurePosixPath(root, *Path(folder).relative_to(top).parts)
             found[str(inside)] = _Part(Path(folder), None)
@@ -194,6 +196,10 @@ def _gather(config: Path, state: Path, staging: Path) -> dict[str, _Part]:
                         content = databases[path] if path in databases else path.read_bytes()
                         found[str(inside / path.name)] = _Part(path, content)
     return found
+
+
+def _raise(error: OSError) -> None:
+    raise error  # a folder that is closed to us is no empty one: its keys would be missing
 
 
 def _copy(source: Path, target: Path) -> Path:
