@@ -275,6 +275,18 @@ def test_the_licence_is_the_one_the_package_names() -> None:
     assert "END OF TERMS AND CONDITIONS" in licence
 
 
+def test_the_tests_that_pages_name_as_evidence_are_there() -> None:
+    named = {
+        (page.name, *found.groups())
+        for page in PAGES
+        for found in re.finditer(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 60
+    for page, file, test in named:
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert re.search(rf"def {test}\(", text), f"{page}: {file} has no {test}"
+
+
 # -- settings -----------------------------------------------------------------------------------
 
 
@@ -352,6 +364,7 @@ FAULTS = (
     "incident store was damaged",
     "incident store was missing",
     "incident store was cut short",
+    "incident store was restored",
     *(Cause.UNREADABLE, Cause.RECORD, Cause.RECORD_REFUSES, Cause.BROKER, Cause.INTERFERENCE),
     *(Cause.LOW_BATTERY, Cause.BUTTON_STUCK, Cause.WEAK_RADIO, Cause.OLD_FIRMWARE, Cause.TWO_WORN),
     Cause.CAMERA_REVIEW,

@@ -32,6 +32,8 @@ ARROWS: dict[str, set[str]] = {
     | {"pyorbbecsdk", "depthai", "ArducamDepthCamera", "pyrealsense2"},
     "edge.depth": {"edge.depth", "edge.core.seen", "edge.core.supervision", "cv2", "numpy"},
     "models": {"models", "numpy", "onnxruntime"},
+    "models.bundle": {"cryptography"},
+    "models.selftest": {"models.bundle", "models.scorer"},
     "edge.core": {"edge.core", "models", "numpy"},
     "edge.core.seen": set(),
     "edge.core.fusion": {"edge.core.seen"},
@@ -74,7 +76,19 @@ ARROWS: dict[str, set[str]] = {
     "edge.sinks": {"edge.sinks", "edge.broker", "edge.channels", "edge.core.incident", "edge.journal"}
     | {"edge.settings"}
     | {"edge.checked", "gpiod", "jwt", "paho", "serial"},
-    "edge.detect": {"edge.detect", "edge.core", "edge.clock", "edge.journal", "edge.keys", "edge.runfile"}
+    "edge.sealed": {"cryptography"},
+    "edge.backup": {"edge.clock", "edge.core.incident", "edge.failpoint", "edge.journal", "edge.keys"}
+    | {"edge.runfile", "edge.sealed", "edge.settings"},
+    "edge.bundles": {"edge.failpoint", "edge.settings", "models.bundle", "models.selftest", "cryptography"},
+    "edge.detect": {
+        "edge.detect",
+        "edge.bundles",
+        "edge.core",
+        "edge.clock",
+        "edge.journal",
+        "edge.keys",
+        "edge.runfile",
+    }
     | {"edge.pause", "edge.settings", "edge.sources", "edge.watchdog", "firmware_bridge", "models", "numpy"},
     "edge.alarm": {"edge.alarm", "edge.channels", "edge.clock", "edge.failpoint", "edge.journal", "edge.runfile"}
     | {f"edge.core.{name}" for name in ("delivery", "escalation", "incident", "routing", "supervision", "words")}
@@ -92,6 +106,7 @@ ARROWS: dict[str, set[str]] = {
     "edge.bench_camera": ABOVE | {"cv2"},
     "edge.demo": ABOVE,
     "edge.cli": ABOVE,
+    "edge.cli.model": ABOVE | {"cryptography"},
     "training": {"training", "models", "edge.core", "firmware_bridge.wire", "numpy", "torch", "scipy", "rich"}
     | {"tqdm", "sklearn", "threadpoolctl", "onnx", "onnxruntime", "onnxscript", "matplotlib", "optuna", "ray"},
     "training.depth": {"training", "edge.depth", "edge.core", "models"}

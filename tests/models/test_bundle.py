@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import card as card_module
+from models import bundle as bundle_module
 from models.card import BundleRefused, newest, read_card, shipped
 from models.scorer import Scorer
 from tests.conftest import DECISION, WINDOW, MakeBundle, peak_probability
@@ -50,7 +50,7 @@ def test_the_shipped_bundles_run(placement: str) -> None:
 
 
 def test_the_newest_of_the_shipped_bundles_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(card_module, "BUNDLES", tmp_path)
+    monkeypatch.setattr(bundle_module, "BUNDLES", tmp_path)
     for name in ("wrist-2", "wrist-10", "waist-11", "wrist-9", "wrist-new", "wrist-10.old"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "card.json").touch()
@@ -59,7 +59,7 @@ def test_the_newest_of_the_shipped_bundles_comes_first(monkeypatch: pytest.Monke
 
 
 def test_a_placement_without_a_bundle_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(card_module, "BUNDLES", tmp_path)
+    monkeypatch.setattr(bundle_module, "BUNDLES", tmp_path)
     with pytest.raises(BundleRefused, match="no model for waist is installed"):
         newest("waist")
 
