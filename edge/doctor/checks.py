@@ -301,16 +301,17 @@ def _pagers(home: Home) -> Iterator[Finding]:
         yield fault(
             "pager", "the settings name no channel: nobody would be called", "add a [[pager]]: docs/paging.md"
         )
-    # One after another: two pages at once on one pager look like one.
-    for name in names:
-        if home.alarm is not None:
-            yield (
-                _page_by_service(home, name)
-                if home.pages
-                else judge.judge_told_channel(name, home.alarm["channels"].get(name))
-            )
-        else:
-            yield probe_channel(home.settings, name) if home.pages else _reach(home.settings, name)
+    told = home.alarm
+    with ThreadPoolExecutor(max_workers=max(len(names), 1)) as pool:
+        yield from pool.map(lambda name: _pager(home, name, told), names)
+
+
+def _pager(home: Home, name: str, told: dict[str, Any] | None) -> Finding:
+    if told is None:
+        return probe_channel(home.settings, name) if home.pages else _reach(home.settings, name)
+    return (
+        _page_by_service(home, name) if home.pages else judge.judge_told_channel(name, told["channels"].get(name))
+    )
 
 
 def _page_by_service(home: Home, name: str) -> Finding:

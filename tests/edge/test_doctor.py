@@ -97,6 +97,12 @@ def test_counters_are_as_they_were_after_a_try(home: homes.Home) -> None:
     before = (home.state / "counters.json").read_bytes()
     with home.wear([home.wearable(1)]):
         assert probe_receiver(DongleSettings(str(home.dongle_link)), home.keys, wait_s=8.0).state == "well"
+        assert (
+            "no wearable is paired yet"
+            in probe_receiver(
+                DongleSettings(str(home.dongle_link)), KeyStore(home.folder, home.state), wait_s=8.0
+            ).says
+        )
     assert (home.state / "counters.json").read_bytes() == before
 
 
