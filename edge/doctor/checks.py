@@ -116,7 +116,7 @@ def _settings(home: Home) -> Iterator[Finding]:
     named += [
         getattr(c, key, "") for c in settings.pager for key in ("password_file", "token_file", "secret_file")
     ]
-    paths = [settings.path, settings.path.with_suffix(".toml.old"), home.state]
+    paths = [settings.path, settings.path.with_suffix(".toml.old"), secrets, home.state]
     found = [_kept(path, account, state=home.state) for path in paths if path.exists()]
     inside = sorted(secrets.rglob("*")) if secrets.is_dir() else []
     found += [_kept(path, account, state=home.state, secret=path.is_file()) for path in inside]

@@ -263,12 +263,12 @@ def judge_services(
         todo = "sudo systemctl enable fallwatch.target"
         yield fault("services", "do not start by themselves after a power cut", todo)
     elif all(speak.values()) and not restarted:
-        yield well("services", f"both speak, ready since {_ready(systemd.units)}; they start at boot")
+        yield well("services", f"both speak, ready for {_ready(systemd.units)}; they start at boot")
 
 
 def _ready(units: tuple[Unit, ...]) -> str:
     since_s = [unit.ready_s for unit in units if unit.ready_s is not None]
-    return span(min(since_s)) if since_s else "not known"
+    return span(min(since_s)) if since_s else "an unknown time"
 
 
 def judge_watchdog(machine: Machine, systemd: Systemd | None) -> Finding:

@@ -33,10 +33,12 @@ from edge.doctor.probes import (
 )
 from edge.journal import JOURNAL_FILE, Journal, Overview, overview
 from edge.keys import KeyStore
+from edge.runfile import write_runfile
 from edge.settings import (
     BleSettings,
     CameraSettings,
     ConsentSettings,
+    DetectSettings,
     DongleSettings,
     HomeSettings,
     MqttSettings,
@@ -512,6 +514,44 @@ def told(**changes: Any) -> dict[str, Any]:
 def test_a_wearable_is_well_only_while_its_samples_rise(now: Any, before: Any, spare: bool, state: str) -> None:
     found = judge.judge_told_wearable("0042", now, before, waited_s=8.0, spare=spare)
     assert (found.state, bool(found.next)) == (state, state in {"fault", "warning"})
+
+
+SEES = {"cause": None, "paused_left_s": None, "frame_s_ago": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("told_of", "consent", "state"),
+    [
+        (SEES, CONSENT, "well"),
+        (SEES, None, "fault"),
+        (SEES, replace(CONSENT, review=date(2000, 1, 1), given=date(1999, 1, 1)), "fault"),
+        ({**SEES, "cause": "camera floor not found"}, CONSENT, "fault"),
+        ({**SEES, "cause": "camera consent to be reviewed within two weeks"}, CONSENT, "well"),
+        ({**SEES, "frame_s_ago": 60.0}, CONSENT, "fault"),
+        ({**SEES, "frame_s_ago": None}, CONSENT, "fault"),
+        ({**SEES, "cause": "camera paused", "paused_left_s": 300}, CONSENT, "skipped"),
+        (None, CONSENT, "fault"),
+    ],
+)
+def test_a_camera_is_judged_by_the_service_that_has_it(
+    tmp_path: Path, told_of: Any, consent: ConsentSettings | None, state: str
+) -> None:
+    camera = CameraSettings("cam-12", "12", "oak", consent=consent)
+    cameras = {} if told_of is None else {"cam-12": told_of}
+    assert write_runfile(tmp_path / "detect.json", {"cameras": cameras})
+    settings = Settings(HomeSettings("site-7"), resident=(ResidentSettings("r12", "12"),), camera=(camera,))
+    (found,) = examine(Home(settings, tmp_path, tmp_path, wait_s=1.0, pages=False), ["camera"])
+    assert (found.part, found.state) == ("camera cam-12", state)
+
+
+def test_a_model_that_cannot_be_used_is_told_with_the_one_that_runs_instead(tmp_path: Path) -> None:
+    residents = (ResidentSettings("r12", "12", wearable="0042"),)
+    settings = Settings(HomeSettings("site-7"), resident=residents)
+    looking = Home(settings, tmp_path, tmp_path, wait_s=1.0, pages=False)
+    assert states(examine(looking, ["model"])) == ["well"]
+    bad = replace(settings, detect=DetectSettings(wrist_model=f"{tmp_path}/none"))
+    (found,) = examine(replace(looking, settings=bad), ["model"])
+    assert (found.state, "runs instead" in found.says) == ("warning", True)
 
 
 # -- the command ----------------------------------------------------------------------------------
