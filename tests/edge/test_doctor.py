@@ -73,10 +73,10 @@ def states(found: Any) -> list[str]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[homes.Home]:
+    before = os.umask(0o027)
     with homes.Home(tmp_path, wearables=1) as made:
-        made.config.chmod(0o640)
-        made.state.chmod(0o750)
         yield made
+    os.umask(before)
 
 
 def looked_at(home: homes.Home, *only: str, pages: bool = True, wait_s: float = 8.0) -> dict[str, Finding]:
@@ -262,7 +262,6 @@ def test_a_relay_of_pages_without_a_number_is_named() -> None:
 def test_rights_and_secrets_that_are_wrong_are_faults(
     home: homes.Home, spoil: Callable[[homes.Home], object], says: str
 ) -> None:
-    os.umask(0o027)
     spoil(home)
     (found,) = looked_at(home, "settings").values()
     assert (found.state, says in found.says) == ("fault", True), found
