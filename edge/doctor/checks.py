@@ -369,7 +369,8 @@ def _broker(home: Home) -> Iterator[Finding]:
 
 
 def _clock(home: Home) -> Iterator[Finding]:
-    yield judge.judge_clock(machine.read_clock(home.settings.home.timezone, home.root))
+    clock = machine.read_clock(home.settings.home.timezone, home.root)
+    yield judge.judge_clock(clock, machine.read_systemd(home.root))
 
 
 def _disk(home: Home) -> Iterator[Finding]:

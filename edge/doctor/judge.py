@@ -88,8 +88,13 @@ def _bad_secret(part: str, secret: bytes) -> Finding | None:
 # -- the computer -------------------------------------------------------------------------------
 
 
-def judge_clock(clock: Clock) -> Finding:
+def judge_clock(clock: Clock, systemd: Systemd | None) -> Finding:
     """Say whether the time on pages and in the record can be believed."""
+    if clock.synchronised and not clock.by_timesyncd and systemd and not all(u.asks_clock for u in systemd.units):
+        todo = (
+            "put fallwatch-clock.conf beside both units, as it says in its first lines, or use systemd-timesyncd"
+        )
+        return warning("clock", "synchronised by a time service that our services cannot ask", todo)
     if clock.synchronised:
         kept = "kept by a clock chip without power" if clock.has_rtc else "no clock chip"
         return well("clock", f"synchronised, {clock.timezone}; {kept}")

@@ -360,7 +360,14 @@ def test_a_disk_in_trouble_is_named(changes: dict[str, Any], state: str) -> None
     ],
 )
 def test_a_clock_that_nothing_sets_is_a_fault(clock: Clock, state: str) -> None:
-    assert judge.judge_clock(clock).state == state
+    assert judge.judge_clock(clock, SYSTEMD).state == state
+
+
+def test_a_time_service_that_our_services_cannot_ask_is_named() -> None:
+    clock = Clock(True, True, 4000.0, "Europe/London", by_timesyncd=False)
+    deaf = replace(SYSTEMD, units=(replace(READY[0], asks_clock=False), READY[1]))
+    assert [judge.judge_clock(clock, s).state for s in (None, SYSTEMD, deaf)] == ["well", "well", "warning"]
+    assert judge.judge_clock(replace(clock, by_timesyncd=True), deaf).state == "well"
 
 
 SHOWN = """\
@@ -371,6 +378,7 @@ SubState=running
 UnitFileState=disabled
 NRestarts=4
 ActiveEnterTimestampMonotonic=40000000
+ProtectClock=yes
 
 Id=fallwatch-alarm.service
 LoadState=loaded
@@ -391,7 +399,9 @@ def test_systemd_is_read_as_it_prints() -> None:
     found = machine.parse_systemd(SHOWN, "RuntimeWatchdogUSec=15s\n", now_s=100.0)
     assert found is not None
     assert found.runtime_watchdog
-    assert found.units[0] == Unit("fallwatch-detect.service", True, "active", "disabled", 4, 60.0)
+    assert found.units[0] == Unit(
+        "fallwatch-detect.service", True, "active", "disabled", 4, 60.0, asks_clock=False
+    )
     says = {f.part: f.state for f in judge.judge_services(SPEAKS, None, found)}
     assert says == {
         "services alarm": "fault",
