@@ -53,13 +53,7 @@ def make(arch: str, folder: Path) -> System:
         CACHE.mkdir(parents=True, exist_ok=True)
         new = kept.with_suffix(".new.tar")
         sources = [SOURCES] if SOURCES.exists() else []
-        command = [
-            "mmdebstrap",
-            "--quiet",
-            "--variant=minbase",
-            f"--architectures={arch}",
-            f"--include={INCLUDED}",
-        ]
+        command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--architectures={arch}", f"--include={INCLUDED}"]
         subprocess.run([*command, _codename(), new, *sources], check=True)
         new.rename(kept)
     elif arch == "arm64":
@@ -88,12 +82,7 @@ class System:
             inner = ["sh", "-c", f'{hide}; exec "$@"', "sh", *command]
         nspawn += [f"--setenv={name}={value}" for name, value in (env or {}).items()]
         ran = subprocess.run(
-            [*nspawn, *inner],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            timeout=900,
+            [*nspawn, *inner], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=900
         )
         assert ran.returncode == 0 or not check, ran.stdout[-4000:]
         return ran.stdout
@@ -155,17 +144,7 @@ class Booted:
 
     def run(self, *command: str, check: bool = True) -> str:
         """Run a command beside what runs there, as root."""
-        into = [
-            "nsenter",
-            f"--target={self._init}",
-            "--mount",
-            "--uts",
-            "--ipc",
-            "--net",
-            "--pid",
-            "--root",
-            "--wd",
-        ]
+        into = ["nsenter", f"--target={self._init}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd"]
         ran = subprocess.run(
             [*into, "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "COLUMNS=120", *command],
             stdout=subprocess.PIPE,

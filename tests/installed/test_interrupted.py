@@ -36,12 +36,8 @@ def home(bare: System, old: Path, tmp_path_factory: pytest.TempPathFactory) -> S
     (home.folder / "etc/fallwatch/fallwatch.toml").write_text(HOME)
     home.run("fallwatch", "pair", "0042", "--resident", "r12", "--no-qr")
     # Nobody hears a wearable: after a while the services write an incident of it.
-    home.run(
-        "sh",
-        "-c",
-        "timeout 60 fallwatch run & for i in $(seq 50); do "
-        "fallwatch incidents --json | grep -q blind && break; sleep 1; done; kill %1 || true; wait",
-    )
+    home.run("sh", "-c", "timeout 60 fallwatch run & for i in $(seq 50); do "
+             "fallwatch incidents --json | grep -q blind && break; sleep 1; done; kill %1 || true; wait")
     assert "blind" in home.run("fallwatch", "incidents", "--json")
     return home
 
