@@ -69,9 +69,7 @@ def doctor(
 def as_text(finding: Finding, columns: int | None = None) -> str:
     """Return a finding as people read it in a terminal of any width, each line no longer than that."""
     width = min(max(columns or shutil.get_terminal_size().columns, LEAST_COLUMNS), MOST_COLUMNS) - 1
-    word, _, name = finding.part.partition(" ")
-    part = f"{word} {Path(name).name}".strip()
-    start = f"{WORDS[finding.state]:<8} {part:<{PART_COLUMNS}} "
+    start = f"{WORDS[finding.state]:<8} {_short(finding.part):<{PART_COLUMNS}} "
     indent = " " * 9
     lines = textwrap.wrap(start + finding.says, width, subsequent_indent=indent, drop_whitespace=True)
     if finding.next:
@@ -81,11 +79,17 @@ def as_text(finding: Finding, columns: int | None = None) -> str:
     return "\n".join(lines)
 
 
+def _short(part: str) -> str:
+    """Return a part's name, of a path the end."""
+    word, _, name = part.partition(" ")
+    return f"{word} {Path(name).name}".strip()
+
+
 def last_line(found: list[Finding]) -> str:
     """Return the sum of all findings, and where to begin."""
     counted = Counter(finding.state for finding in found)
     worst = next((f for state in ("fault", "warning") for f in found if f.state == state), None)
-    begin = "nothing is left to do here" if worst is None else f"see {worst.part} above"
+    begin = "nothing is left to do here" if worst is None else f"see {_short(worst.part)} above"
     return (
         f"{counted['well']} well, {counted['warning']} warnings, {counted['fault']} faults"
         f"{', ' + str(counted['skipped']) + ' skipped' if counted['skipped'] else ''}. Next: {begin}."

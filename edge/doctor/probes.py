@@ -70,7 +70,9 @@ def judge_receiver(heard: Heard, port: str) -> Finding:
     speaking = [w for w in heard.pipeline.wearers if heard.speaks(w)]
     firmware = f"firmware {'.'.join(map(str, dongle.hello.firmware))}" if dongle.hello else "answers"
     if speaking:
-        return well(part, f"{firmware}, hears {', '.join(speaking)}")
+        return well(part, f"{firmware}, hears {_few(speaking)}")
+    if not heard.pipeline.wearers:
+        return well(part, f"{firmware}; no wearable is paired yet")
     forged = [w for w in heard.pipeline.wearers if heard.forged(w)]
     if forged:
         todo = "pair it again: fallwatch pair WEARABLE, and show it the new key"
@@ -106,7 +108,7 @@ def judge_bluetooth(heard: Heard, ble: BleSettings) -> Finding:
     part = f"bluetooth {ble.adapter}"
     speaking = [w for w in heard.pipeline.wearers if heard.speaks(w)]
     if speaking:
-        return well(part, f"hears {', '.join(speaking)}")
+        return well(part, f"hears {_few(speaking)}")
     if ble.port in heard.lost:
         todo = (
             "see systemctl status bluetooth and rfkill list; name the adapter in [ble] as bluetoothctl list does"

@@ -33,10 +33,12 @@ from edge.doctor.probes import (
 )
 from edge.journal import JOURNAL_FILE, Journal, Overview, overview
 from edge.keys import KeyStore
+from edge.runfile import write_runfile
 from edge.settings import (
     BleSettings,
     CameraSettings,
     ConsentSettings,
+    DetectSettings,
     DongleSettings,
     HomeSettings,
     MqttSettings,
@@ -71,10 +73,10 @@ def states(found: Any) -> list[str]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[homes.Home]:
+    before = os.umask(0o027)
     with homes.Home(tmp_path, wearables=1) as made:
-        made.config.chmod(0o640)
-        made.state.chmod(0o750)
         yield made
+    os.umask(before)
 
 
 def looked_at(home: homes.Home, *only: str, pages: bool = True, wait_s: float = 8.0) -> dict[str, Finding]:
@@ -97,6 +99,12 @@ def test_counters_are_as_they_were_after_a_try(home: homes.Home) -> None:
     before = (home.state / "counters.json").read_bytes()
     with home.wear([home.wearable(1)]):
         assert probe_receiver(DongleSettings(str(home.dongle_link)), home.keys, wait_s=8.0).state == "well"
+        assert (
+            "no wearable is paired yet"
+            in probe_receiver(
+                DongleSettings(str(home.dongle_link)), KeyStore(home.folder, home.state), wait_s=8.0
+            ).says
+        )
     assert (home.state / "counters.json").read_bytes() == before
 
 
@@ -254,7 +262,6 @@ def test_a_relay_of_pages_without_a_number_is_named() -> None:
 def test_rights_and_secrets_that_are_wrong_are_faults(
     home: homes.Home, spoil: Callable[[homes.Home], object], says: str
 ) -> None:
-    os.umask(0o027)
     spoil(home)
     (found,) = looked_at(home, "settings").values()
     assert (found.state, says in found.says) == ("fault", True), found
@@ -353,7 +360,14 @@ def test_a_disk_in_trouble_is_named(changes: dict[str, Any], state: str) -> None
     ],
 )
 def test_a_clock_that_nothing_sets_is_a_fault(clock: Clock, state: str) -> None:
-    assert judge.judge_clock(clock).state == state
+    assert judge.judge_clock(clock, SYSTEMD).state == state
+
+
+def test_a_time_service_that_our_services_cannot_ask_is_named() -> None:
+    clock = Clock(True, True, 4000.0, "Europe/London", by_timesyncd=False)
+    deaf = replace(SYSTEMD, units=(replace(READY[0], asks_clock=False), READY[1]))
+    assert [judge.judge_clock(clock, s).state for s in (None, SYSTEMD, deaf)] == ["well", "well", "warning"]
+    assert judge.judge_clock(replace(clock, by_timesyncd=True), deaf).state == "well"
 
 
 SHOWN = """\
@@ -364,6 +378,7 @@ SubState=running
 UnitFileState=disabled
 NRestarts=4
 ActiveEnterTimestampMonotonic=40000000
+ProtectClock=yes
 
 Id=fallwatch-alarm.service
 LoadState=loaded
@@ -384,7 +399,9 @@ def test_systemd_is_read_as_it_prints() -> None:
     found = machine.parse_systemd(SHOWN, "RuntimeWatchdogUSec=15s\n", now_s=100.0)
     assert found is not None
     assert found.runtime_watchdog
-    assert found.units[0] == Unit("fallwatch-detect.service", True, "active", "disabled", 4, 60.0)
+    assert found.units[0] == Unit(
+        "fallwatch-detect.service", True, "active", "disabled", 4, 60.0, asks_clock=False
+    )
     says = {f.part: f.state for f in judge.judge_services(SPEAKS, None, found)}
     assert says == {
         "services alarm": "fault",
@@ -506,6 +523,44 @@ def told(**changes: Any) -> dict[str, Any]:
 def test_a_wearable_is_well_only_while_its_samples_rise(now: Any, before: Any, spare: bool, state: str) -> None:
     found = judge.judge_told_wearable("0042", now, before, waited_s=8.0, spare=spare)
     assert (found.state, bool(found.next)) == (state, state in {"fault", "warning"})
+
+
+SEES = {"cause": None, "paused_left_s": None, "frame_s_ago": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("told_of", "consent", "state"),
+    [
+        (SEES, CONSENT, "well"),
+        (SEES, None, "fault"),
+        (SEES, replace(CONSENT, review=date(2000, 1, 1), given=date(1999, 1, 1)), "fault"),
+        ({**SEES, "cause": "camera floor not found"}, CONSENT, "fault"),
+        ({**SEES, "cause": "camera consent to be reviewed within two weeks"}, CONSENT, "well"),
+        ({**SEES, "frame_s_ago": 60.0}, CONSENT, "fault"),
+        ({**SEES, "frame_s_ago": None}, CONSENT, "fault"),
+        ({**SEES, "cause": "camera paused", "paused_left_s": 300}, CONSENT, "skipped"),
+        (None, CONSENT, "fault"),
+    ],
+)
+def test_a_camera_is_judged_by_the_service_that_has_it(
+    tmp_path: Path, told_of: Any, consent: ConsentSettings | None, state: str
+) -> None:
+    camera = CameraSettings("cam-12", "12", "oak", consent=consent)
+    cameras = {} if told_of is None else {"cam-12": told_of}
+    assert write_runfile(tmp_path / "detect.json", {"cameras": cameras})
+    settings = Settings(HomeSettings("site-7"), resident=(ResidentSettings("r12", "12"),), camera=(camera,))
+    (found,) = examine(Home(settings, tmp_path, tmp_path, wait_s=1.0, pages=False), ["camera"])
+    assert (found.part, found.state) == ("camera cam-12", state)
+
+
+def test_a_model_that_cannot_be_used_is_told_with_the_one_that_runs_instead(tmp_path: Path) -> None:
+    residents = (ResidentSettings("r12", "12", wearable="0042"),)
+    settings = Settings(HomeSettings("site-7"), resident=residents)
+    looking = Home(settings, tmp_path, tmp_path, wait_s=1.0, pages=False)
+    assert states(examine(looking, ["model"])) == ["well"]
+    bad = replace(settings, detect=DetectSettings(wrist_model=f"{tmp_path}/none"))
+    (found,) = examine(replace(looking, settings=bad), ["model"])
+    assert (found.state, "runs instead" in found.says) == ("warning", True)
 
 
 # -- the command ----------------------------------------------------------------------------------
