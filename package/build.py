@@ -56,6 +56,7 @@ FILES = {  # what is in systemd/, and where a package puts it
     "fallwatch.tmpfiles.conf": "usr/lib/tmpfiles.d/fallwatch.conf",
     "fallwatch.modules-load.conf": "usr/lib/modules-load.d/fallwatch.conf",
     "fallwatch.journald.conf": "usr/lib/systemd/journald.conf.d/fallwatch.conf",
+    "fallwatch.system.conf": "usr/lib/systemd/system.conf.d/fallwatch.conf",
     "fallwatch-detect-bluetooth.conf": "usr/share/fallwatch/drop-ins/bluetooth.conf",
     "fallwatch-detect-camera.conf": "usr/share/fallwatch/drop-ins/camera.conf",
     "fallwatch-detect-mqtt.conf": "usr/share/fallwatch/drop-ins/mqtt.conf",

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from rich.table import Table
 from torch import nn
@@ -94,8 +95,11 @@ def draft_card(
 
 def export(net: nn.Module, path: Path, shape: Shape) -> None:
     """Write the network with clipping and sigmoid as one ONNX file with a free batch size."""
-    probability = Probability(net).eval()
-    example = torch.zeros(3, shape.window_samples, 3)
+    write_onnx(Probability(net).eval(), torch.zeros(3, shape.window_samples, 3), path, input_name="accel_g")
+
+
+def write_onnx(probability: nn.Module, example: torch.Tensor, path: Path, *, input_name: str) -> None:
+    """Write a network as one ONNX file with a free batch size, and nothing of the machine it was made on."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it names every package that is not there
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own deprecations
@@ -107,10 +111,20 @@ def export(net: nn.Module, path: Path, shape: Shape) -> None:
             opset_version=OPSET,
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             external_data=False,
-            input_names=["accel_g"],
+            input_names=[input_name],
             output_names=["probability"],
             verbose=False,
         )
+    model = onnx.load(path)
+    forget_where(model)
+    onnx.save(model, path)
+
+
+def forget_where(model: onnx.ModelProto) -> None:
+    """Take from a model what torch notes of the source files behind each node: paths of somebody's machine."""
+    for thing in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer, *model.functions):
+        thing.ClearField("metadata_props")
+        thing.ClearField("doc_string")
 
 
 def write_card(folder: Path, facts: dict[str, Any]) -> None:

@@ -97,15 +97,15 @@ class System:
 
     def install(self, package: Path, *, check: bool = True, env: dict[str, str] | None = None) -> str:
         """Install a package without any network."""
-        (self.folder / "root" / package.name).unlink(missing_ok=True)
-        shutil.copy(package, self.folder / "root")
-        return self.run("dpkg", "--install", f"/root/{package.name}", check=check, env=env)
+        (self.folder / "srv" / package.name).unlink(missing_ok=True)
+        shutil.copy(package, self.folder / "srv")
+        return self.run("dpkg", "--install", f"/srv/{package.name}", check=check, env=env)
 
     @contextlib.contextmanager
     def booted(self) -> Iterator[Booted]:
         """Start it, with systemd and all, until the end of the block."""
         nspawn = [*NSPAWN, f"--directory={self.folder}", "--boot", *self.binds]
-        with (self.folder / "root/boot.log").open("wb") as log:
+        with (self.folder / "srv/boot.log").open("wb") as log:
             process = subprocess.Popen(nspawn, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
             try:
                 yield Booted(process.pid)

@@ -65,7 +65,7 @@ def installed(system: System, old: Path) -> Iterator[tuple[System, float]]:
     system.install(old)
     took_s = time.monotonic() - began_s
     (system.folder / "opt/pager.py").write_text(PAGER)
-    (system.folder / "root/answers.toml").write_text(ANSWERS)
+    (system.folder / "srv/answers.toml").write_text(ANSWERS)
     for name in ("walk-wrist", "fall-forward-wrist"):
         shutil.copy(CHECKOUT / f"tests/data/{name}.csv", system.folder / "opt")
     units = system.folder / "etc/systemd/system"
@@ -80,7 +80,7 @@ def test_a_home_is_watched_over_after_one_package_and_one_command(installed: tup
     with system.booted() as home:
         home.run("systemctl", "start", "pager", "walking")
         began_s = time.monotonic()
-        done = json.loads(home.run("fallwatch", "setup", "--answers", "/root/answers.toml", "--json", check=False))
+        done = json.loads(home.run("fallwatch", "setup", "--answers", "/srv/answers.toml", "--json", check=False))
         setup_s = time.monotonic() - began_s
         wait_until_well(home)
         print(f"\ninstalled in {install_s:.1f} s, set up in {setup_s:.1f} s with {done['questions']} questions")
@@ -109,21 +109,21 @@ def test_an_update_and_the_way_back_keep_the_home_watched_over(
     system, _ = installed
     with system.booted() as home:
         home.run("systemctl", "start", "pager", "walking")
-        home.run("fallwatch", "setup", "--answers", "/root/answers.toml", check=False)
+        home.run("fallwatch", "setup", "--answers", "/srv/answers.toml", check=False)
         wait_until_well(home)
         kept = {path: path.read_bytes() for path in (system.folder / "etc/fallwatch").rglob("*.key")}
         assert len(kept) == 1
         home.run("fallwatch", "drill", "--room", "12", check=False)
         before = incidents(home)
         for package, version in ((new, NEW), (old, OLD)):
-            shutil.copy(package, system.folder / "root")
+            shutil.copy(package, system.folder / "srv")
             if version == OLD:  # a setting that the older version has not heard of
                 settings = system.folder / "etc/fallwatch/fallwatch.toml"
                 text = settings.read_text() + "\n[detect]\nfrom_the_future_s = 3\n"
                 settings.write_text(text.replace("[detect]\n", "[detect]\n", 1))
             pids = [pid(home, name) for name in SERVICES]
             began_s = time.monotonic()
-            said = home.run("dpkg", "--install", f"/root/{package.name}")
+            said = home.run("dpkg", "--install", f"/srv/{package.name}")
             wait_until_well(home)
             print(f"\nto {version}: {time.monotonic() - began_s:.1f} s")
             assert home.run("readlink", "/opt/fallwatch/current").strip() == f"versions/{version}+py{PYTHON}"
@@ -143,13 +143,13 @@ def test_a_version_that_does_not_work_here_does_not_take_over(
     folder = tmp_path / "spoilt"
     folder.mkdir()
     with on_top(system, folder) as spoilt:
-        spoilt.run("dpkg-deb", "--raw-extract", f"/root/{copied(spoilt, new)}", "/root/package")
+        spoilt.run("dpkg-deb", "--raw-extract", f"/srv/{copied(spoilt, new)}", "/srv/package")
         model = next(
-            spoilt.folder.glob("root/package/opt/fallwatch/versions/*/lib/*/site-packages/models/wrist-2")
+            spoilt.folder.glob("srv/package/opt/fallwatch/versions/*/lib/*/site-packages/models/wrist-2")
         )
         (model / "golden.npz").write_bytes(b"no golden vectors")
-        spoilt.run("dpkg-deb", "-Znone", "--build", "/root/package", "/root/spoilt.deb")
-        said = spoilt.run("dpkg", "--install", "/root/spoilt.deb", check=False)
+        spoilt.run("dpkg-deb", "-Znone", "--build", "/srv/package", "/srv/spoilt.deb")
+        said = spoilt.run("dpkg", "--install", "/srv/spoilt.deb", check=False)
         assert "does not work here: nothing was switched over" in said
         assert f"{OLD}+py{PYTHON}.kept" in spoilt.run("readlink", "/opt/fallwatch/current")
         spoilt.run("fallwatch", "--help")
@@ -215,7 +215,7 @@ def test_the_papers_are_in_the_package(installed: tuple[System, float]) -> None:
 
 def copied(system: System, package: Path) -> str:
     """Put a package into a system."""
-    shutil.copy(package, system.folder / "root")
+    shutil.copy(package, system.folder / "srv")
     return package.name
 
 

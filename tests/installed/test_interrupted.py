@@ -112,10 +112,10 @@ def held(system: System) -> dict[str, object]:
 
 def services_come_up(system: System) -> None:
     """Start both services, and wait until each says of itself that it is well."""
-    script = "timeout 40 fallwatch run & for i in $(seq 60); do fallwatch status --json > /root/status; "
-    script += """grep -q '"name": "detect", "well": true' /root/status && """
-    script += """grep -q '"name": "alarm", "well": true' /root/status && break; sleep 0.3; done; """
+    script = "timeout 40 fallwatch run & for i in $(seq 60); do fallwatch status --json > /srv/status; "
+    script += """grep -q '"name": "detect", "well": true' /srv/status && """
+    script += """grep -q '"name": "alarm", "well": true' /srv/status && break; sleep 0.3; done; """
     system.run("sh", "-c", f"{script} kill %1; wait || true")
-    status = json.loads((system.folder / "root/status").read_text())
+    status = json.loads((system.folder / "srv/status").read_text())
     services = {part["name"]: part["well"] for part in status["parts"] if part["part"] == "service"}
     assert services == {"detect": True, "alarm": True}

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import logging
 import multiprocessing
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -29,7 +27,7 @@ from edge.core.seen import FEATURES
 from models.card import CARD_SCHEMA, Card, Decision
 from models.preprocess import PREPROCESSING_VERSION
 from models.scorer import Scorer
-from training.bundle import OPSET, PARITY
+from training.bundle import OPSET, PARITY, write_onnx
 from training.depth.body import FPS
 from training.depth.card_text import readable
 from training.depth.figures import draw
@@ -259,21 +257,7 @@ def write_bundle(
     """
     folder.mkdir(parents=True, exist_ok=True)
     probability = Probability(net).eval()
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it names every package that is not there
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own deprecations
-        torch.onnx.export(
-            probability,
-            (torch.zeros(3, WINDOW, len(FEATURES)),),
-            folder / "model.onnx",
-            dynamo=True,
-            opset_version=OPSET,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            external_data=False,
-            input_names=["features"],
-            output_names=["probability"],
-            verbose=False,
-        )
+    write_onnx(probability, torch.zeros(3, WINDOW, len(FEATURES)), folder / "model.onnx", input_name="features")
     with torch.no_grad():
         wanted = probability(torch.from_numpy(golden)).numpy()
     np.savez_compressed(folder / "golden.npz", windows=golden, probabilities=wanted)
