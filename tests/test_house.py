@@ -208,7 +208,7 @@ def texts() -> Iterator[Path]:
     for path in sorted(ROOT.rglob("*")):
         parts = path.relative_to(ROOT).parts
         skipped = SKIPPED & set(parts) or any(part.endswith(".egg-info") for part in parts)
-        if not skipped and path.is_file() and path.suffix not in {".npz", ".onnx", ".png"}:
+        if not skipped and path.is_file() and path.suffix not in {".npz", ".png"}:
             yield path
 
 

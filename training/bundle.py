@@ -122,7 +122,8 @@ def write_onnx(probability: nn.Module, example: torch.Tensor, path: Path, *, inp
 
 def forget_where(model: onnx.ModelProto) -> None:
     """Take from a model what torch notes of the source files behind each node: paths of somebody's machine."""
-    for thing in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer, *model.functions):
+    graph = model.graph
+    for thing in (graph, *graph.node, *graph.value_info, *graph.initializer, *model.functions):
         thing.ClearField("metadata_props")
         thing.ClearField("doc_string")
 

@@ -65,7 +65,8 @@ def pi(tmp_path_factory: pytest.TempPathFactory) -> System:
         f" --abi cp{PYTHON.replace('.', '')} --platform manylinux_2_17_aarch64 --platform manylinux_2_28_aarch64"
     )
     machine += f" --platform manylinux2014_aarch64 --python-version {PYTHON}"
-    into = ["--target", pi.folder / "opt/testers", "--require-hashes", "--requirement", folder / "testers.txt"]
+    into = ["--target", str(pi.folder / "opt/testers")]
+    into += ["--require-hashes", "--requirement", str(folder / "testers.txt")]
     subprocess.run([*pip, *machine.split(), *into], check=True)
     pi.binds = [f"--bind-ro={CHECKOUT / 'tests'}:{PACKAGES}/tests"]
     return pi

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,16 +49,23 @@ from edge.sinks.espa_station import EspaStation
 EspaStation.on_tcp(lambda pager, text, call, priority: print("pager", pager, text, flush=True), port=4440)
 threading.Event().wait()
 """
-PEERS = {
-    "pager": "ExecStart=/opt/fallwatch/current/bin/python3 -I -u /opt/pager.py",
-    "wearable": "User=fallwatch\nRuntimeDirectory=peers\nExecStartPre=+/bin/sh -c 'until fallwatch status >/dev/null "
-    "2>&1; [ $? -lt 2 ]; do sleep 0.2; done'\nExecStart=/usr/bin/fallwatch --state /run/peers/state simulate "
-    "--port /run/peers/dongle --play /opt/%s.csv,wearable=0042%s",
-}
+PAGER_UNIT = """\
+[Service]
+ExecStart=/opt/fallwatch/current/bin/python3 -I -u /opt/pager.py
+"""
+WEARABLE_UNIT = """\
+[Service]
+User=fallwatch
+RuntimeDirectory=peers
+# Its key is made by set-up.
+ExecStartPre=+/bin/sh -c 'until [ -e /etc/fallwatch/secrets/wearables/0042.key ]; do sleep 0.2; done'
+ExecStart=/usr/bin/fallwatch --state /run/peers/state simulate --port /run/peers/dongle --play {play}
+TimeoutStartSec=infinity
+"""
 
 
 @pytest.fixture
-def installed(system: System, old: Path) -> Iterator[tuple[System, float]]:
+def installed(system: System, old: Path) -> tuple[System, float]:
     """Return a system in which the older version was just installed, and how long that took."""
     began_s = time.monotonic()
     system.install(old)
@@ -69,9 +75,12 @@ def installed(system: System, old: Path) -> Iterator[tuple[System, float]]:
     for name in ("walk-wrist", "fall-forward-wrist"):
         shutil.copy(CHECKOUT / f"tests/data/{name}.csv", system.folder / "opt")
     units = system.folder / "etc/systemd/system"
-    (units / "pager.service").write_text(f"[Service]\n{PEERS['pager']}\n")
-    (units / "walking.service").write_text(f"[Service]\n{PEERS['wearable'] % ('walk-wrist', ',loop')}\n")
-    (units / "falling.service").write_text(f"[Service]\n{PEERS['wearable'] % ('fall-forward-wrist', '')}\n")
+    (units / "pager.service").write_text(PAGER_UNIT)
+    for name, play in (
+        ("walking", "walk-wrist.csv,wearable=0042,loop"),
+        ("falling", "fall-forward-wrist.csv,wearable=0042"),
+    ):
+        (units / f"{name}.service").write_text(WEARABLE_UNIT.format(play=f"/opt/{play}"))
     return system, took_s
 
 
@@ -144,9 +153,7 @@ def test_a_version_that_does_not_work_here_does_not_take_over(
     folder.mkdir()
     with on_top(system, folder) as spoilt:
         spoilt.run("dpkg-deb", "--raw-extract", f"/srv/{copied(spoilt, new)}", "/srv/package")
-        model = next(
-            spoilt.folder.glob("srv/package/opt/fallwatch/versions/*/lib/*/site-packages/models/wrist-2")
-        )
+        model = next(spoilt.folder.glob("srv/package/opt/fallwatch/versions/*/lib/*/site-packages/models/wrist-2"))
         (model / "golden.npz").write_bytes(b"no golden vectors")
         spoilt.run("dpkg-deb", "-Znone", "--build", "/srv/package", "/srv/spoilt.deb")
         said = spoilt.run("dpkg", "--install", "/srv/spoilt.deb", check=False)

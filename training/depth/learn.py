@@ -27,7 +27,7 @@ from edge.core.seen import FEATURES
 from models.card import CARD_SCHEMA, Card, Decision
 from models.preprocess import PREPROCESSING_VERSION
 from models.scorer import Scorer
-from training.bundle import OPSET, PARITY, write_onnx
+from training.bundle import PARITY, write_onnx
 from training.depth.body import FPS
 from training.depth.card_text import readable
 from training.depth.figures import draw
