@@ -3,13 +3,15 @@
 # make test    lint, types and the whole test suite
 # make faults  the fault programme in full, an hour; FALLWATCH_SEED=2 for other faults, see docs/robustness.md
 # make fuzz    every decoder fuzzed for 2 min in all; FALLWATCH_FUZZ_S=43200 for 24 CPU hours before a release
+# make deb     the Debian packages for amd64 and arm64, in dist/
+# make installed  those packages in whole Debian systems: set-up, update, power cuts, the Pi's kind of machine; needs root
 # make lint    lint and types alone
 # make lock    choose versions anew (needs uv)
 
 PYTHON ?= python3
 PIP := .venv/bin/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: setup interop demo test faults fuzz lint lock clean
+.PHONY: setup interop demo test deb installed faults fuzz lint lock clean
 
 setup: .venv/.setup
 
@@ -47,6 +49,12 @@ lint: .venv/.setup
 test: .venv/.test lint
 	.venv/bin/pytest --numprocesses 2 --dist worksteal
 
+deb: .venv/.setup
+	.venv/bin/python -m package.build
+
+installed: .venv/.setup
+	FALLWATCH_INSTALLED=1 .venv/bin/pytest -s tests/installed
+
 faults: .venv/.setup
 	FALLWATCH_FAULTS=full .venv/bin/pytest -s tests/faults
 
@@ -63,4 +71,4 @@ lock:
 	$(LOCK) --extra dev --output-file locks/dev.txt
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build dist *.egg-info
