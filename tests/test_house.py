@@ -80,6 +80,8 @@ ARROWS: dict[str, set[str]] = {
     "edge.simulate": {"edge.keys", "edge.recording", "edge.settings", "firmware_bridge", "numpy"},
     "edge.home": ABOVE | {"training", "matplotlib"},  # tries the whole system on people's recordings
     "edge.home.scenario": {"edge.core.supervision", "numpy"},
+    "edge.doctor": ABOVE | {"paho"},  # tries every part of a home for real
+    "edge.doctor.finding": set(),
     "edge.bench": ABOVE,
     "edge.bench_alarm": ABOVE,
     "edge.bench_camera": ABOVE | {"cv2"},

@@ -266,6 +266,24 @@ def resolved(
     return _item(case, "resolved", entries, updates)
 
 
+def tried(case: RecordCase, *, at: datetime) -> OutboxItem:
+    """Write a test entry and withdraw it in one item, to see whether the record takes what a fall needs.
+
+    It is a drill's, names no patient, and ends as entered in error.
+
+    Raises:
+        ValueError: the incident is no drill, or is about somebody.
+    """
+    if not case.incident.drill or case.resident is not None:
+        raise ValueError("a test entry is a drill and about nobody")
+    note = _note("Test of the connection: nothing happened", "fallwatch", at)
+    withdrawn = [
+        _update(case, name, "entered-in-error", over, note=note)
+        for name, over in (("observation", ["preliminary"]), ("page-request", ["active"]))
+    ]
+    return _item(case, "tried", [], withdrawn)
+
+
 def changed(resource: Resource, update: Resource) -> Resource:
     """Return a resource after an item's update; the same again when there is nothing left to do.
 
