@@ -238,6 +238,61 @@ class Wear:
     worn_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """A journal in numbers; nothing in it leads to a person."""
+
+    verdict: str  # of SQLite's own check; "ok" where it is whole
+    size_octets: int
+    open_incidents: int
+    incidents: dict[str, int]  # kind and state, such as "fall closed"
+    events: dict[str, int]  # by kind
+    notes: dict[str, int]  # by kind
+    outbox: dict[str, int]  # sink and state, such as "record parked"
+    drilled_at: datetime | None  # when a drill was last acknowledged
+    tested_at: dict[str, datetime]  # channel: when it last took a test page
+
+
+def overview(path: Path) -> Overview:
+    """Return a journal in numbers, as a reader that changes nothing, neither file nor rights.
+
+    Raises:
+        JournalUnavailable: there is none, or it cannot be read.
+    """
+    try:
+        size_octets = sum(part.stat().st_size for part in path.parent.glob(f"{path.name}*"))
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            verdict = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+
+            def counted(sql: str) -> dict[str, int]:
+                return {str(name): int(n) for name, n in db.execute(sql)}
+
+            drilled = db.execute(
+                "SELECT max(event.at) FROM event JOIN incident ON incident.id = event.incident"
+                " WHERE event.kind = 'acknowledged' AND json_extract(incident.body, '$.drill')"
+            ).fetchone()[0]
+            tested = db.execute(
+                "SELECT json_extract(body, '$.channel'), max(at) FROM note"
+                " WHERE kind = 'tested' AND json_extract(body, '$.accepted') GROUP BY 1"
+            ).fetchall()
+            return Overview(
+                verdict,
+                size_octets,
+                int(db.execute("SELECT count(*) FROM incident WHERE closed = 0").fetchone()[0]),
+                counted(
+                    "SELECT json_extract(body, '$.kind') || iif(closed, ' closed', ' open'), count(*)"
+                    " FROM incident GROUP BY 1"
+                ),
+                counted("SELECT kind, count(*) FROM event GROUP BY 1"),
+                counted("SELECT kind, count(*) FROM note GROUP BY 1"),
+                counted("SELECT sink || ' ' || state, count(*) FROM outbox GROUP BY 1"),
+                parse_utc(drilled) if drilled else None,
+                {str(channel): parse_utc(at) for channel, at in tested},
+            )
+    except (*_REFUSALS, OSError, ValueError) as error:
+        raise JournalUnavailable(path, str(error)) from None
+
+
 class Journal:
     """One process's connection to the journal; use it from one thread."""
 

@@ -7,6 +7,7 @@ written (incidents not yet on disk). Readers never see half of one.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,10 +23,18 @@ def write_runfile(path: Path, body: dict[str, Any]) -> bool:
     new = path.with_suffix(".new")
     try:
         new.write_text(json.dumps(stamped), encoding="utf-8")
+        _hand_over(new, path.parent)
         new.replace(path)
     except OSError:
         return False
     return True
+
+
+def _hand_over(path: Path, folder: Path) -> None:
+    """Give what an installer wrote as root to whom the folder belongs: the service reads it and takes it away."""
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def read_runfile(path: Path) -> dict[str, Any] | None:
@@ -45,6 +54,7 @@ def leave_word(folder: Path, body: dict[str, Any]) -> bool:
     path = folder / WORDS_FOLDER / f"{uuid4()}.json"
     try:
         path.parent.mkdir(exist_ok=True)
+        _hand_over(path.parent, folder)
     except OSError:
         return False
     return write_runfile(path, body)

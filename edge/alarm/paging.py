@@ -124,8 +124,8 @@ class Paging:
             if worker.holds:
                 worker.submit(Release(incident))
 
-    def test(self, name: str, local_time: datetime | None) -> None:
-        """Send a channel's daily test page."""
+    def test(self, name: str, local_time: datetime | None, *, mark: str = "") -> None:
+        """Send a channel's test page: the daily one, or, with a ``mark`` of its own, one asked for."""
         channel = self._channels[name]
         served = [group for group in [channel.test_to, self._first, *channel.groups, *channel.addresses] if group]
         to = next((address for group in served if (address := channel.address(group)) is not None), None)
@@ -133,7 +133,7 @@ class Paging:
             return
         when = "" if local_time is None else f" {local_time:%H:%M}"
         text = f"TEST {self._home} NO ACTION NEEDED{when}".upper()
-        page_id = f"test/{self._home}/{name}/{'' if local_time is None else local_time.date()}"
+        page_id = f"test/{self._home}/{name}/{mark or ('' if local_time is None else local_time.date())}"
         self._workers[name].submit(Page(page_id, to, text, Urgency.NORMAL), urgency=Urgency.NORMAL)
 
     def due(self, now_s: float) -> None:

@@ -497,8 +497,10 @@ class AlarmService:
         self._note(lambda journal: journal.resolve(incident, Outcome.RESTORED, BY_SYSTEM, when=when))
 
     def _on_word(self, word: dict[str, Any], now_s: float) -> None:
-        """Take what a person said on this machine while the journal took nothing."""
+        """Take what a person said on this machine while the journal took nothing, or asks for a test page."""
         match word:
+            case {"do": "test", "channel": str(channel), "mark": str(mark)} if channel in self._paging:
+                self._paging.test(channel, self._local_time(), mark=mark)
             case {"do": "acknowledge", "incident": str(incident), "by": str(by)}:
                 self._acknowledge(incident, by)
             case {"do": "resolve", "incident": str(incident), "by": str(by), "outcome": str(outcome)}:

@@ -90,6 +90,7 @@ def _register() -> None:
         camera_place,
         cameras,
         develop,
+        doctor,
         homesim,
         pager,
         pairing,
