@@ -99,6 +99,7 @@ def _register() -> None:
         report,
         residents,
         services,
+        setup,
     )
 
 
