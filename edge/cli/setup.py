@@ -52,6 +52,9 @@ def setup(
         bool, typer.Option("--dry-run", help="Show the settings that would be written; write and try nothing.")
     ] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Lines alone, without lists to move through.")] = False,
+    resume: Annotated[
+        bool | None, typer.Option("--resume/--no-resume", help="Go on where a set-up was stopped, or begin anew.")
+    ] = None,
     qr: Annotated[
         bool | None, typer.Option("--qr/--no-qr", help="Show new keys as QR codes; on a terminal they are shown.")
     ] = None,
@@ -104,7 +107,7 @@ def setup(
     asker = _asker(plain=plain or as_json)
     try:
         given = _given(answers, ctx.params)
-        guide = _guide(asker, given, config, state, yes=yes, dry_run=dry_run)
+        guide = _guide(asker, given, config, state, yes=yes, dry_run=dry_run, resume=resume)
         before_s = guide.progress.spent_s
         text = _guided(guide, state, lambda: before_s + time.monotonic() - began_s)
     except BadAnswer as error:
@@ -172,7 +175,14 @@ def _given(file: Path | None, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _guide(
-    asker: Asker | None, given: dict[str, Any], config: Path, state: Path, *, yes: bool, dry_run: bool
+    asker: Asker | None,
+    given: dict[str, Any],
+    config: Path,
+    state: Path,
+    *,
+    yes: bool,
+    dry_run: bool,
+    resume: bool | None,
 ) -> Guide:
     from edge.cli.doctor import as_text
     from edge.setup import machine
@@ -180,7 +190,7 @@ def _guide(
     from edge.setup.progress import Progress, keep_progress, load_progress
 
     settings = load_settings(config) if config.exists() else None
-    progress = Progress() if dry_run else load_progress(state)
+    progress = load_progress(state)
     if progress.answers:
         _tell(
             asker,

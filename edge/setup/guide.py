@@ -80,7 +80,7 @@ class Guide:
             del self.answers[key]  # what is given now counts
         part = ""
         while True:
-            question = next_question(self.answers, self.found)
+            question = next_question(self.answers, self.found, self.given)
             if part and (question is None or question.part != part) and self._try(part):
                 continue
             if question is None:
@@ -260,7 +260,7 @@ class Guide:
         self.doubts += problems
 
     def _keep(self) -> None:
-        if not self.dry_run:
+        if self.asker is not None and not self.dry_run:  # what nobody typed is given again, or suggested anew
             self.deeds.keep(self.progress)
 
 

@@ -95,6 +95,7 @@ class Question:
     suggest: Suggest = lambda _answers, _found: None
     safe: bool = False  # what is suggested is taken where nobody can be asked
     when: Applies = lambda _answers, _found: True
+    given_counts: bool = False  # asked only for what was found, but taken whenever it is given
     choices: Callable[[Answers, Found], Sequence[str]] = lambda _answers, _found: ()
     check: Callable[[Any], str] = lambda _value: ""
     # Of lists:
@@ -260,6 +261,7 @@ QUESTIONS: tuple[Question, ...] = (
     ),
     Question(
         key="bluetooth",
+        given_counts=True,
         part="bluetooth",
         ask="Which Bluetooth radio hears wearables? none: they come by receivers alone",
         why="Only for wearables with Bluetooth of their own, such as a Bangle.js 2 or a Polar.",
@@ -314,6 +316,7 @@ QUESTIONS: tuple[Question, ...] = (
         example=False,
         suggest=lambda _a, _f: False,
         safe=True,
+        given_counts=True,
         when=lambda a, f: bool(a.get("pagers")) and a["pagers"] != f.present.get("pagers"),
     ),
     Question(
@@ -464,6 +467,7 @@ QUESTIONS: tuple[Question, ...] = (
     ),
     Question(
         key="cameras",
+        given_counts=True,
         part="cameras",
         ask="Where do the depth cameras hang?",
         why="No image is kept, sent or shown. Without a consent in date a camera stays off.",
@@ -529,6 +533,7 @@ QUESTIONS: tuple[Question, ...] = (
     ),
     Question(
         key="start",
+        given_counts=True,
         part="services",
         ask="Start fallwatch now, and at each boot?",
         kind="yes",
@@ -550,9 +555,13 @@ LEFT_OUT: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def next_question(answers: Answers, found: Found) -> Question | None:
-    """Return what to ask next; None when all is answered."""
-    return next((q for q in QUESTIONS if q.key not in answers and q.when(answers, found)), None)
+def next_question(answers: Answers, found: Found, given: Answers | None = None) -> Question | None:
+    """Return what to ask next, or to take from what is given; None when all is answered."""
+    for question in QUESTIONS:
+        offered = question.given_counts and question.key in (given or {})
+        if question.key not in answers and (offered or question.when(answers, found)):
+            return question
+    return None
 
 
 def suggestion(question: Question, answers: Answers, found: Found) -> Any:

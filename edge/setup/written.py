@@ -49,20 +49,18 @@ def settings_text(before: str, answers: Answers, secrets: Path) -> str:
         secrets: the folder of secret files.
     """
     writing = _Writing(before)
-    if "broker" in answers:
-        _write_broker(writing, str(answers["broker"]))
-    for key, (table, name) in _PLAIN.items():
-        if key in answers and not (table == "mqtt" and answers.get("broker", NONE) == NONE):
-            writing.set(table, name, answers[key])
-    for key, (table, name) in SECRET_KEYS.items():
-        if answers.get(key):
-            writing.set(table, name, secret_name(key, str(answers[key]), secrets))
+    _write_plain(writing, answers, secrets, "home")
     if "receivers" in answers:
         writing.lines("dongle", [{"port": port} for port in answers["receivers"]], by=("port",))
     if answers.get("bluetooth", NONE) != NONE:
         writing.set("ble", "adapter", answers["bluetooth"])
     if "pagers" in answers:
         writing.lines("pager", [{"kind": "espa444", **row} for row in answers["pagers"]], by=_PAGER_LINE)
+    _write_plain(writing, answers, secrets, "escalation", "record")
+    if "broker" in answers:
+        _write_broker(writing, str(answers["broker"]))
+    if answers.get("broker", NONE) != NONE:
+        _write_plain(writing, answers, secrets, "mqtt")
     cover = {"cover": answers["cover"]} if "cover" in answers else {}
     residents = [_in_order(ResidentSettings, cover | row) for row in answers.get("residents", ())]
     writing.lines("resident", residents, by=("id",), whole=False)
@@ -70,6 +68,15 @@ def settings_text(before: str, answers: Answers, secrets: Path) -> str:
     writing.lines("camera", cameras, by=("id",), whole=False)
     _write_wearables(writing, answers.get("wearables", ()))
     return writing.text()
+
+
+def _write_plain(writing: _Writing, answers: Answers, secrets: Path, *tables: str) -> None:
+    for key, (table, name) in _PLAIN.items():
+        if key in answers and table in tables:
+            writing.set(table, name, answers[key])
+    for key, (table, name) in SECRET_KEYS.items():
+        if answers.get(key) and table in tables:
+            writing.set(table, name, secret_name(key, str(answers[key]), secrets))
 
 
 def _in_order(cls: type[Any], row: Row) -> dict[str, Any]:
