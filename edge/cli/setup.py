@@ -191,11 +191,11 @@ def _guide(
 
     settings = load_settings(config) if config.exists() else None
     progress = load_progress(state)
-    if progress.answers:
-        _tell(
-            asker,
-            f"Going on with {len(progress.answers)} answers of before; fallwatch setup keeps them by itself.",
-        )
+    if progress.answers and resume is None and asker is not None and not yes:
+        asker.say(f"{len(progress.answers)} answers are kept from a set-up that was stopped.")
+        resume = asker.yes("Go on with them?", suggested=True)
+    if resume is False:
+        progress = Progress()
     _tell(asker, "Looking what is plugged in ...")
     found = machine.find(settings, may_ask=asker is not None or yes)
 

@@ -195,13 +195,14 @@ class Guide:
     def _row(self, question: Question, asker: Asker, seed: Row) -> dict[str, Any] | None:
         """Return one line; None where its first field is left empty."""
         known = {f.name for f in dataclasses.fields(question.row(seed))}
+        row: dict[str, Any] = {}
         while True:
-            row: dict[str, Any] = {key: value for key, value in seed.items() if key in known}
+            typed, row = row, {key: value for key, value in seed.items() if key in known}
             for number, asked in enumerate(question.fields):
                 if asked.key in row or not asked.when(row, self.answers):
                     continue
                 self.progress.asked += 1
-                suggested = str(asked.suggest(row))
+                suggested = str(typed.get(asked.key) or asked.suggest(row))
                 if asked.choices:
                     value = asker.choose(asked.ask, asked.choices, suggested)
                 else:

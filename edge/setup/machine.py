@@ -118,7 +118,8 @@ def try_part(part: str, settings: Settings, answers: Mapping[str, Any], state: P
     keys = KeyStore(settings.secrets, state)
     match part:
         case "receivers":
-            return [probes.probe_receiver(dongle, keys, wait_s=LISTEN_S) for dongle in settings.dongle]
+            found = [probes.probe_receiver(dongle, keys, wait_s=LISTEN_S) for dongle in settings.dongle]
+            return [_before_pairing(one, keys) for one in found]
         case "bluetooth" if answers.get("bluetooth", "none") != "none":
             return [probes.probe_bluetooth(settings.ble, (), keys, wait_s=LISTEN_S)]
         case "cameras":
@@ -132,6 +133,14 @@ def try_part(part: str, settings: Settings, answers: Mapping[str, Any], state: P
         case "broker" if settings.mqtt.host:
             return [probes.probe_broker(settings.mqtt, settings.broker_password(), home=settings.home.id)]
     return []
+
+
+def _before_pairing(found: Finding, keys: KeyStore) -> Finding:
+    """Return what a receiver that speaks is worth while no wearable has a key yet: it is well."""
+    if found.state != "warning" or keys.wearables():
+        return found
+    heard = "hears wearables; their keys come later" if "key" in found.says else "no wearable is near yet"
+    return Finding(found.part, "well", f"speaks as a fallwatch receiver; {heard}")
 
 
 def _try_record(settings: Settings, state: Path) -> list[Finding]:
