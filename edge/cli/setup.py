@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edge.setup.terminal import Asker
 
 STARTED_WITHIN_S = 15.0
+SETTLE_S = 8.0  # until the services have tried each of their parts once
 
 
 def _flag(key: str) -> Any:
@@ -103,13 +104,11 @@ def setup(
         say(example_answers().rstrip())
         return
     logging.basicConfig(handlers=[logging.NullHandler()])  # findings say it
-    began_s = time.monotonic()
     asker = _asker(plain=plain or as_json)
     try:
         given = _given(answers, ctx.params)
         guide = _guide(asker, given, config, state, yes=yes, dry_run=dry_run, resume=resume)
-        before_s = guide.progress.spent_s
-        text = _guided(guide, state, lambda: before_s + time.monotonic() - began_s)
+        text = _guided(guide)
     except BadAnswer as error:
         stop(f"setup: {error}", status=2)
     unused = sorted(key for key in given if key not in guide.answers)
@@ -127,7 +126,7 @@ def setup(
 
     drop_progress(state)
     well = not guide.doubts and not any(finding.state == "fault" for finding in found)
-    took_s = round(before_s + time.monotonic() - began_s, 1)
+    took_s = round(guide.spent_s(), 1)
     if as_json:
         document = {
             "settings": str(config),
@@ -229,18 +228,14 @@ def _guide(
     )
 
 
-def _guided(guide: Guide, state: Path, spent_s: Any) -> str:
+def _guided(guide: Guide) -> str:
     """Return the settings; whoever stops is told that nothing is lost."""
     try:
         return guide.run()
     except KeyboardInterrupt:
-        if not guide.dry_run and guide.answers:
-            from edge.setup.progress import keep_progress
-
-            guide.progress.spent_s = spent_s()
-            keep_progress(state, guide.progress)
-            stop("stopped; the answers are kept. Run fallwatch setup again to go on", status=130)
-        raise
+        if guide.dry_run or not guide.answers:
+            raise
+        stop("stopped; the answers are kept. Run fallwatch setup again to go on", status=130)
 
 
 def _write(config: Path, text: str, before: str) -> bool:
@@ -306,9 +301,11 @@ def _examined(guide: Guide, settings: Settings, state: Path, run: Path, *, as_js
     from edge.cli.doctor import as_text
     from edge.doctor.checks import Home, examine
 
-    until_s = time.monotonic() + (STARTED_WITHIN_S if guide.answers.get("start") else 0)
-    while time.monotonic() < until_s and not (run / "detect.json").exists():
-        time.sleep(0.5)
+    if guide.answers.get("start"):
+        until_s = time.monotonic() + STARTED_WITHIN_S
+        while time.monotonic() < until_s and not all((run / f"{s}.json").exists() for s in ("detect", "alarm")):
+            time.sleep(0.5)
+        time.sleep(SETTLE_S)
     _tell(guide.asker, "\nThe doctor looks at all of it ...")
     found = []
     for finding in examine(Home(settings, state, run, 8.0, False)):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.checked import SettingsError, build
+from edge.clock import monotonic_s
 from edge.doctor.finding import Finding
 from edge.settings import Settings
 from edge.setup.progress import Progress
@@ -62,7 +63,17 @@ class Guide:
     progress: Progress = field(default_factory=Progress)
     yes: bool = False
     dry_run: bool = False
+    clock: Callable[[], float] = monotonic_s
     doubts: list[Finding] = field(default_factory=list)
+    _began_s: float = 0.0
+    _before_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._began_s, self._before_s = self.clock(), self.progress.spent_s
+
+    def spent_s(self) -> float:
+        """Return how long it has taken so far, runs that were stopped included."""
+        return self._before_s + self.clock() - self._began_s
 
     @property
     def answers(self) -> dict[str, Any]:
@@ -262,6 +273,7 @@ class Guide:
 
     def _keep(self) -> None:
         if self.asker is not None and not self.dry_run:  # what nobody typed is given again, or suggested anew
+            self.progress.spent_s = self.spent_s()
             self.deeds.keep(self.progress)
 
 
