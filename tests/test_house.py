@@ -93,7 +93,8 @@ ARROWS: dict[str, set[str]] = {
     "edge.setup.comments": set(),
     "edge.setup.written": PLAN | {"edge.setup.comments", "edge.setup.questions", "tomlkit"},
     "edge.setup.terminal": {"questionary"},
-    "edge.setup.guide": PLAN | {"edge.clock", "edge.doctor.finding"}
+    "edge.setup.guide": PLAN
+    | {"edge.clock", "edge.doctor.finding"}
     | {f"edge.setup.{name}" for name in ("progress", "questions", "terminal", "written")},
     "edge.setup.machine": ABOVE | {"cryptography", "dbus_fast", "jwt"},
     "training": {"training", "models", "edge.core", "firmware_bridge.wire", "numpy", "torch", "scipy", "rich"}

@@ -36,6 +36,8 @@ _AFTER_FAULT = (
     "on: go on, it is listed at the end",
     "out: leave this part out for now",
 )
+# What stands in for answers that come later, while those before are checked.
+_LATER = {"record_url": "https://later.example", "record_token_file": "later"}
 _LISTS = ("residents_file", "residents_ward")  # a list of residents comes from there
 
 
@@ -110,8 +112,9 @@ class Guide:
         Raises:
             BadAnswer: they cannot be used together.
         """
+        later = _LATER if answers.get("record") == "fhir-r4" else {}
         try:
-            settings = build(Settings, tomllib.loads(self.text_of(answers)), self.config, "")
+            settings = build(Settings, tomllib.loads(self.text_of({**later, **answers})), self.config, "")
         except SettingsError as error:
             raise BadAnswer(f"{error.key}: {error.remedy}") from None
         return dataclasses.replace(settings, path=self.config)
@@ -162,7 +165,7 @@ class Guide:
 
     def _typed(self, question: Question, asker: Asker) -> Any:
         suggested = self._suggested(question)
-        self.progress.asked += 1
+        self.progress.asked += question.kind != "rows"  # of those each field counts
         match question.kind:
             case "yes":
                 return asker.yes("Yes or no?", suggested=bool(suggested))
@@ -186,6 +189,7 @@ class Guide:
         if suggested:
             for row in suggested:
                 asker.say(f"  {_row_words(row)}")
+            self.progress.asked += 1
             if asker.yes("Leave it so?", suggested=True):
                 return suggested
         rows: list[Any] = []
@@ -198,9 +202,10 @@ class Guide:
             return rows
         while (row := self._row(question, asker, {})) is not None:
             rows.append(row)
-            self.progress.asked += 1
-            if question.fields[0].choices and not asker.yes("Another one?", suggested=False):
-                break
+            if question.fields[0].choices:
+                self.progress.asked += 1
+                if not asker.yes("Another one?", suggested=False):
+                    break
         return rows
 
     def _row(self, question: Question, asker: Asker, seed: Row) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from tomlkit.items import AoT, Comment, Table, Whitespace
 from edge.channels import EspaSettings
 from edge.settings import BLE_KINDS, CameraSettings, RecordSettings, ResidentSettings, Settings
 from edge.setup.comments import COMMENTS, TOP
-from edge.setup.questions import NONE, Answers, Row
+from edge.setup.questions import CHANNELS, NONE, Answers, Row
 
 WIDTH = 100
 TOKEN, KEY, PASSWORD = "record-token", "record-key.pem", "broker-password"  # names of files
@@ -155,8 +155,9 @@ def _write_broker(writing: _Writing, broker: str) -> None:
 def _write_wearables(writing: _Writing, rows: Sequence[Row]) -> None:
     """Bind wearables to residents; what one wears belongs to nobody else."""
     for row in rows:
-        writing.take_off(row["wearable"])
-        resident = {"spare" if row.get("spare") else "wearable": row["wearable"]}
+        key = "spare" if row.get("spare") else "wearable"
+        writing.take_off(row["wearable"], but=(row["resident"], key))
+        resident = {key: row["wearable"]}
         if row.get("placement"):
             resident["placement"] = row["placement"]
         writing.lines("resident", [{"id": row["resident"], **resident}], by=("id",), whole=False)
@@ -170,6 +171,7 @@ class _Writing:
 
     def __init__(self, before: str) -> None:
         self._document: Any = tomlkit.parse(before)
+        self._before = before
         self._fresh = not before.strip()
         self._explained = set(_paths(self._document.unwrap()))
         if self._fresh:
@@ -178,7 +180,9 @@ class _Writing:
 
     def text(self) -> str:
         text = tomlkit.dumps(self._document)
-        return re.sub(r"\n+(?=\[)", "\n\n", text).rstrip() + "\n" if self._fresh else text
+        if self._fresh:
+            text = re.sub(r"\n+(?=\[)", "\n\n", text)
+        return text if text == self._before else text.rstrip() + "\n"
 
     def has(self, table: str) -> bool:
         return table in self._document
@@ -211,21 +215,22 @@ class _Writing:
         kept = []
         for row in rows:
             own = next((t for t in tables if t not in kept and _same(t, row, by)), None)
-            if own is None:
-                own = self._add_line(tables)
+            known = own is not None and not self._fresh
+            own = self._add_line(tables) if own is None else own
             kept.append(own)
             for key, value in row.items():
-                self._put(own, table, key, value)
+                if not (known and key not in own and value == _line_default(table, row, key)):
+                    self._put(own, table, key, value)
         if whole:
             for number in range(len(tables) - 1, -1, -1):
                 if not any(tables[number] is one for one in kept):
                     self._drop_line(tables, number)
 
-    def take_off(self, wearable: str) -> None:
-        """Have nobody wear a wearable."""
+    def take_off(self, wearable: str, *, but: tuple[str, str]) -> None:
+        """Have nobody wear a wearable, but one resident in one way."""
         for table in self._document.get("resident", []):
             for key in ("wearable", "spare"):
-                if table.get(key) == wearable:
+                if table.get(key) == wearable and (table["id"], key) != but:
                     del table[key]
 
     def _put(self, here: Any, path: str, key: str, value: Any) -> None:
@@ -336,6 +341,14 @@ def _paths(tables: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for table in value if isinstance(value, list) else [value]:
             if isinstance(table, Mapping):
                 yield from (("", f"{name}.{key}") for key in table)
+
+
+def _line_default(table: str, row: Row, key: str) -> Any:
+    """Return what a key of an array of tables is where it is left out."""
+    cls = typing.get_args(typing.get_type_hints(Settings)[table])[0]
+    if table == "pager":
+        cls = CHANNELS[str(row.get("kind", "espa444"))]
+    return _toml(_default(next(field for field in dataclasses.fields(cls) if field.name == key)))
 
 
 def _default_of(table: str, key: str) -> Any:
