@@ -108,7 +108,7 @@ def write_settings(path: Path, text: str) -> None:
     """
     new, old = path.with_suffix(".toml.new"), path.with_suffix(".toml.old")
     try:
-        path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        make_folder(path.parent)
         # Readable by its owner alone until it has its rights: it holds NHS numbers.
         write_private(new, text)
         failpoint("settings.new-written")
@@ -150,6 +150,17 @@ def hand_over(path: Path, mode: int, *, like: Path | None = None) -> None:
             group = like.stat().st_gid if like is not None and like.exists() else grp.getgrnam(GROUP).gr_gid
             os.chown(path, -1, group)
     path.chmod(mode)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder that the services may read, and hands its group on; one that is there stays as it is.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if not path.exists():
+        path.mkdir(mode=0o750, parents=True)
+        hand_over(path, 0o2750)
 
 
 def sync_folder(folder: Path) -> None:

@@ -7,9 +7,10 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from edge.setup.guide import Guide
     from edge.setup.terminal import Asker
 
+T = TypeVar("T")
 STARTED_WITHIN_S = 15.0
 SETTLE_S = 8.0  # until the services have tried each of their parts once
 
@@ -108,7 +110,7 @@ def setup(
     try:
         given = _given(answers, ctx.params)
         guide = _guide(asker, given, config, state, yes=yes, dry_run=dry_run, resume=resume)
-        text = _guided(guide)
+        text = _interruptible(guide, guide.run)
     except BadAnswer as error:
         stop(f"setup: {error}", status=2)
     unused = sorted(key for key in given if key not in guide.answers)
@@ -119,7 +121,7 @@ def setup(
         return
     written = _write(config, text, guide.before)
     settings = load_settings(config)
-    paired = _pair(settings, state, asker, qr=qr)
+    paired = _interruptible(guide, lambda: pair_all(settings, state, guide, qr=qr))
     _allow(settings, guide)
     found = _examined(guide, settings, state, run, as_json=as_json)
     from edge.setup.progress import drop_progress
@@ -228,10 +230,10 @@ def _guide(
     )
 
 
-def _guided(guide: Guide) -> str:
-    """Return the settings; whoever stops is told that nothing is lost."""
+def _interruptible(guide: Guide, do: Callable[[], T]) -> T:
+    """Return what comes of it; whoever stops is told that nothing is lost."""
     try:
-        return guide.run()
+        return do()
     except KeyboardInterrupt:
         if guide.dry_run or not guide.answers:
             raise
@@ -247,25 +249,31 @@ def _write(config: Path, text: str, before: str) -> bool:
     return True
 
 
-def _pair(settings: Settings, state: Path, asker: Asker | None, *, qr: bool | None) -> list[str]:
-    """Make the keys that are missing, and show each until the wearable has taken it."""
+def pair_all(settings: Settings, state: Path, guide: Guide, *, qr: bool | None) -> list[str]:
+    """Make the keys that are missing, and show each until its wearable has taken it, even if killed."""
     from edge.cli.pairing import show_key, without_key
     from edge.failpoint import failpoint
     from edge.keys import KeyStore, KeyUnusable
 
-    store = KeyStore(settings.secrets, state)
+    store, asker, progress = KeyStore(settings.secrets, state), guide.asker, guide.progress
     missing = without_key(settings, store)
-    for name in missing:
+    kept = [name for name in progress.to_show if name not in missing and settings.resident_of(name)]
+    progress.to_show = [*missing, *kept]
+    guide.keep()
+    for name in list(progress.to_show):
         try:
-            key = store.make(name)
+            key = store.make(name) if name in missing else store.load(name)
         except KeyUnusable as error:
             stop(f"wearable {name}: its key cannot be stored: {error}", status=1)
         failpoint("setup.paired")
-        if qr or (qr is None and asker is not None and sys.stdout.isatty()):
+        shows = qr or (qr is None and asker is not None and sys.stdout.isatty())
+        if shows and key is not None:
             show_key(name, key)
             if asker is not None:
                 asker.text(f"Enter, once wearable {name} has taken it")
                 say("\033[2J\033[H" if os.environ.get("TERM", "dumb") != "dumb" else "\n" * 50)
+            progress.to_show.remove(name)
+            guide.keep()
         _tell(asker, f"Wearable {name} has a key.")
     return missing
 
@@ -330,5 +338,7 @@ def _tell_end(guide: Guide, config: Path, settings: Settings, *, written: bool, 
         say("then walk each room, rehearse a fall with fallwatch drill, and print the sheet of the home.")
     else:
         say("Next: walk each room, rehearse a fall with fallwatch drill, and print the sheet of the home.")
+    for name in guide.progress.to_show:
+        say(f"The key of wearable {name} is not in it yet: sudo fallwatch pair {name} --qr shows a new one.")
     if any(not resident.wearables for resident in settings.resident):
         say("A wearable for a resident: sudo fallwatch pair WEARABLE --resident ID")

@@ -129,7 +129,7 @@ class Guide:
         else:
             value = self._asked(question, self.asker)
         self.answers[question.key] = value
-        self._keep()
+        self.keep()
 
     def _suggested(self, question: Question) -> Any:
         return suggestion(question, self.answers, self.found)
@@ -263,7 +263,7 @@ class Guide:
                 self.answers.update(LEFT_OUT[part])
             self.doubts += faults
             self.progress.tried.append(part)
-            self._keep()
+            self.keep()
             return wanted == "out"
 
     def _as_before(self, part: str) -> bool:
@@ -276,7 +276,8 @@ class Guide:
             self.deeds.tell(problem)
         self.doubts += problems
 
-    def _keep(self) -> None:
+    def keep(self) -> None:
+        """Have the answers on disk, where somebody typed them."""
         if self.asker is not None and not self.dry_run:  # what nobody typed is given again, or suggested anew
             self.progress.spent_s = self.spent_s()
             self.deeds.keep(self.progress)

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edge.cli.edit import hand_over, sync_folder, write_private
+from edge.cli.edit import hand_over, make_folder, sync_folder, write_private
 from edge.directory import FIELDS, NoDirectory, Plan, decoded, parse_csv, parse_fhir, plan_import
 from edge.doctor.finding import Finding, fault
 from edge.failpoint import failpoint
@@ -243,7 +243,7 @@ def keep_secret(question: Question, value: str, secrets: Path, *, typed: bool) -
 
 
 def _put(path: Path, text: str) -> None:
-    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    make_folder(path.parent)
     new = path.with_name(f".{path.name}.new")
     write_private(new, text)
     hand_over(new, 0o640)

@@ -24,6 +24,7 @@ class Progress:
 
     answers: dict[str, Any] = field(default_factory=dict)
     tried: list[str] = field(default_factory=list)  # parts
+    to_show: list[str] = field(default_factory=list)  # wearables whose new key nobody has taken yet
     asked: int = 0
     spent_s: float = 0.0
 
@@ -34,7 +35,11 @@ def load_progress(state: Path) -> Progress:
         table = tomllib.loads((state / FILE).read_text(encoding="utf-8"))
         so_far = table.pop(_SO_FAR, {})
         return Progress(
-            checked_answers(table), list(so_far["tried"]), int(so_far["asked"]), float(so_far["spent_s"])
+            checked_answers(table),
+            list(so_far["tried"]),
+            list(so_far["to_show"]),
+            int(so_far["asked"]),
+            float(so_far["spent_s"]),
         )
     except (OSError, ValueError, KeyError, TypeError, BadAnswer):
         return Progress()
@@ -47,7 +52,8 @@ def keep_progress(state: Path, progress: Progress) -> None:
         OSError: they cannot be written.
     """
     path, new = state / FILE, state / f"{FILE}.new"
-    so_far = {"tried": progress.tried, "asked": progress.asked, "spent_s": round(progress.spent_s, 1)}
+    so_far: dict[str, Any] = {"tried": progress.tried, "to_show": progress.to_show, "asked": progress.asked}
+    so_far["spent_s"] = round(progress.spent_s, 1)
     write_private(new, tomlkit.dumps({**progress.answers, _SO_FAR: so_far}))
     failpoint("setup.before-keeping")
     new.replace(path)

@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 
 from edge.checked import build
 from edge.cli.edit import write_settings
+from edge.cli.setup import pair_all
 from edge.directory import NoDirectory, parse_ward
 from edge.doctor.finding import Finding, fault
 from edge.settings import Settings, load_settings
@@ -452,7 +453,9 @@ def test_progress_that_cannot_be_used_is_none(tmp_path: Path) -> None:
     for text in ("", "[", "hoem = 1\n[so_far]\ntried = []\nasked = 1\nspent_s = 1.0", "[so_far]\ntried = 3"):
         (tmp_path / FILE).write_text(text)
         assert load_progress(tmp_path) == Progress()
-    progress = Progress({"cameras": usable(BY_KEY["cameras"], BY_KEY["cameras"].example)}, ["home"], 3, 1.5)
+    progress = Progress(
+        {"cameras": usable(BY_KEY["cameras"], BY_KEY["cameras"].example)}, ["home"], ["0042"], 3, 1.5
+    )
     keep_progress(tmp_path, progress)
     assert load_progress(tmp_path) == progress
 
@@ -500,6 +503,20 @@ def test_on_a_terminal_it_is_killed_and_goes_on_with_the_answers_so_far(tmp_path
     second.until("time zone")
     assert "called?" not in second.seen
     second.kill()
+
+
+def test_a_key_is_shown_until_the_wearable_has_taken_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[bytes] = []
+    monkeypatch.setattr("edge.cli.pairing.show_key", lambda _name, key: shown.append(key))
+    text = '[home]\nid = "x"\n[[resident]]\nid = "r12"\nroom = "12"\nwearable = "0042"\n'
+    settings = dataclasses.replace(loaded(text), path=tmp_path / "fallwatch.toml")
+    one = guide(Script())
+    with pytest.raises(KeyboardInterrupt):  # killed while it is on the screen
+        pair_all(settings, tmp_path, one, qr=True)
+    again = guide(Script(""), progress=Progress(to_show=one.progress.to_show))
+    assert pair_all(settings, tmp_path, again, qr=True) == []
+    assert len({*shown}) == 1
+    assert (len(shown), again.progress.to_show) == (2, [])
 
 
 # -- the machine ---------------------------------------------------------------------------------
