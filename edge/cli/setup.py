@@ -334,10 +334,8 @@ def _tell_end(guide: Guide, config: Path, settings: Settings, *, written: bool, 
     say(f"\n{config}: {f'written{kept}' if written else 'as before'}.")
     say(f"{guide.progress.asked} questions asked, {took_s / 60:.0f} min {took_s % 60:.0f} s.")
     if not guide.answers.get("start"):
-        say("Next: start it with sudo systemctl enable --now fallwatch.target (restart, where it runs already),")
-        say("then walk each room, rehearse a fall with fallwatch drill, and print the sheet of the home.")
-    else:
-        say("Next: walk each room, rehearse a fall with fallwatch drill, and print the sheet of the home.")
+        say("Next: sudo systemctl enable --now fallwatch.target (restart, where it runs already).")
+    say("Then: fallwatch walktest in each room, fallwatch drill, and fallwatch sheet to hand the home over.")
     for name in guide.progress.to_show:
         say(f"The key of wearable {name} is not in it yet: sudo fallwatch pair {name} --qr shows a new one.")
     if any(not resident.wearables for resident in settings.resident):

@@ -18,7 +18,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -39,6 +39,8 @@ from edge.setup.progress import FILE, Progress, checked_answers, example_answers
 from edge.setup.questions import BY_KEY, QUESTIONS, BadAnswer, Found, implied, next_question, usable
 from edge.setup.written import answers_of, settings_text
 from edge.sinks.record import FhirRecord
+from firmware_bridge.virtual import DonglePty, VirtualDongle
+from tests.edge.brokers import amqtt
 from tests.edge.in_process import run_here
 from tests.edge.test_cli import SETTINGS
 
@@ -520,6 +522,35 @@ def test_a_key_is_shown_until_the_wearable_has_taken_it(tmp_path: Path, monkeypa
 
 
 # -- the machine ---------------------------------------------------------------------------------
+
+
+def test_a_receiver_is_well_before_any_wearable_is_paired_and_one_that_is_none_is_not(tmp_path: Path) -> None:
+    stop = Event()
+    dongle = DonglePty(VirtualDongle([]), tmp_path / "dongle")
+    thread = Thread(target=dongle.run, args=(stop,))
+    thread.start()
+    text = f'[home]\nid = "x"\n[[dongle]]\nport = "{tmp_path}/dongle"\n[[dongle]]\nport = "{tmp_path}/none"\n'
+    settings = dataclasses.replace(loaded(text), path=tmp_path / "fallwatch.toml")
+    try:
+        heard, missing = machine.try_part("receivers", settings, {}, tmp_path)
+    finally:
+        stop.set()
+        thread.join()
+        dongle.close()
+    assert (heard.state, heard.says) == ("well", "speaks as a fallwatch receiver; no wearable is near yet")
+    assert (missing.state, missing.says) == ("fault", "cannot be used: No such file or directory")
+
+
+def test_what_is_here_is_found_and_what_the_settings_say_is_suggested(monkeypatch: pytest.MonkeyPatch) -> None:
+    with amqtt() as broker:
+        monkeypatch.setattr(machine, "BROKER", ("127.0.0.1", broker.port))
+        found = machine.find(loaded(SETTINGS), may_ask=False)
+    assert (found.broker, found.broker_wants_password) == (f"127.0.0.1:{broker.port}", False)
+    assert found.present["receivers"] == ["/dev/fallwatch-dongle"]
+    assert [row["id"] for row in found.residents] == ["r12", "r13"]
+    assert guide(given={}, found=found, before=SETTINGS).run() == SETTINGS  # what is not answered stays
+    fresh = dataclasses.replace(found, present={}, residents=())
+    assert loaded(guide(found=fresh).run()).mqtt.port == broker.port
 
 
 def test_settings_are_begun_for_the_services_to_read_and_a_second_writing_keeps_the_first(tmp_path: Path) -> None:
