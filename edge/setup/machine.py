@@ -48,7 +48,9 @@ def find(settings: Settings | None, *, may_ask: bool) -> Found:
         broker=f"{host}:{port}" if broker else "",
         broker_wants_password=broker == "password",
         present=present,
-        residents=tuple({"id": r.id, "room": r.room, "wearable": r.wearable} for r in settings.resident)
+        residents=tuple(
+            {"id": r.id, "room": r.room, "wearable": r.wearable, "cover": r.cover} for r in settings.resident
+        )
         if settings
         else (),
         may_start=may_ask and os.geteuid() == 0 and Path("/run/systemd/system").is_dir(),

@@ -55,7 +55,7 @@ class Found:
     broker: str = ""  # host:port of one on this machine
     broker_wants_password: bool = False
     present: Answers = field(default_factory=dict)  # what the settings answer already
-    residents: tuple[Row, ...] = ()  # of the settings: id, room, wearable
+    residents: tuple[Row, ...] = ()  # of the settings: id, room, wearable, cover
     may_start: bool = False  # systemd is running, we are root, and somebody is asked
 
     def everybody(self, answers: Answers) -> list[Row]:
@@ -146,8 +146,11 @@ def _host_port(value: str) -> str:
 
 
 def _resident_seeds(answers: Answers, found: Found) -> list[Row]:
+    """Return who is to have a wearable and has none yet."""
     return [
-        {"resident": r["id"], "room": r.get("room", "")} for r in found.everybody(answers) if not r.get("wearable")
+        {"resident": row["id"], "room": row.get("room", "")}
+        for row in found.everybody(answers)
+        if not row.get("wearable") and row.get("cover", answers.get("cover")) != NONE
     ]
 
 

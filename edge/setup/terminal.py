@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import getpass
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
@@ -36,8 +38,12 @@ class Plain:
         self._out = sys.stderr
 
     def say(self, text: str = "") -> None:
-        """Show a line."""
-        print(text, file=self._out, flush=True)
+        """Show a line, broken between words where the terminal is narrow."""
+        width = max(40, shutil.get_terminal_size().columns - 1)
+        indent = " " * (len(text) - len(text.lstrip(" ")))
+        for line in text.splitlines() or [""]:
+            whole = textwrap.fill(line, width, subsequent_indent=indent, drop_whitespace=True)
+            print(whole, file=self._out, flush=True)
 
     def text(self, ask: str, suggested: str = "", *, hidden: bool = False) -> str:
         """Return what is typed; the suggestion where nothing is."""

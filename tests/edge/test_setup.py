@@ -202,6 +202,17 @@ def test_a_list_of_residents_is_taken_and_its_bad_lines_stay_open() -> None:
     assert [finding.part for finding in one.doubts] == ["residents line 3"]
 
 
+def test_a_wearable_is_asked_for_those_who_are_to_have_one_and_have_none() -> None:
+    residents = [{"id": "r1", "room": "1"}, {"id": "r2", "room": "2", "wearable": "0002"}]
+    residents += [{"id": "r3", "room": "3", "cover": "none"}]
+    known = ({"id": "r0", "room": "0", "wearable": "", "cover": "must"},)
+    seeds = BY_KEY["wearables"].seeds
+    assert seeds is not None
+    wanted = seeds({"residents": residents, "cover": "must"}, Found(residents=known))
+    assert [row["resident"] for row in wanted] == ["r0", "r1"]
+    assert [row["resident"] for row in seeds({"residents": residents, "cover": "none"}, Found())] == []
+
+
 # -- answers from elsewhere ----------------------------------------------------------------------
 
 
