@@ -271,7 +271,7 @@ def pair_all(settings: Settings, state: Path, guide: Guide, *, qr: bool | None) 
             show_key(name, key)
             if asker is not None:
                 asker.text(f"Enter, once wearable {name} has taken it")
-                say("\033[2J\033[H" if os.environ.get("TERM", "dumb") != "dumb" else "\n" * 50)
+                say("\033[3J\033[2J\033[H" if os.environ.get("TERM", "dumb") != "dumb" else "\n" * 50)
             progress.to_show.remove(name)
             guide.keep()
         _tell(asker, f"Wearable {name} has a key.")
