@@ -350,6 +350,9 @@ class DetectSettings:
     wrist_model: str = ""  # empty: the newest shipped
     waist_model: str = ""
     camera_model: str = ""
+    wrist_former: str = ""  # what ran before it: runs where it is refused, and is what fallwatch goes back to
+    waist_former: str = ""
+    camera_former: str = ""
     wrist_shadow: str = ""  # on trial beside the first, alarms nobody; empty: none
     waist_shadow: str = ""
     silence_s: float = 60.0  # a wearable that said nothing for so long is reported blind

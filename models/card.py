@@ -9,20 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.bundle import BUNDLES, BundleRefused, newest, shipped
 from models.preprocess import PREPROCESSING_VERSION
+
+__all__ = ["BUNDLES", "BundleRefused", "Card", "Decision", "newest", "read_card", "shipped"]
 
 CARD_SCHEMA = 1
 ACCELERATION = ("x_g", "y_g", "z_g")
-BUNDLES = Path(__file__).parent
-
-
-class BundleRefused(Exception):
-    """A model bundle must not run; ``folder`` and ``reason`` say which and why."""
-
-    def __init__(self, folder: Path, reason: str) -> None:
-        super().__init__(f"{folder}: {reason}")
-        self.folder = folder
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,22 +113,3 @@ def _wrong_values(card: Card) -> list[str]:
         "long_lie_still_s": 0 < decision.long_lie_still_s <= 3600,
     }
     return [name for name, ok in within.items() if not ok]
-
-
-def shipped(placement: str) -> list[Path]:
-    """Return the shipped bundles for a placement, such as ``models/wrist-2``, the newest first."""
-    folders = (card.parent for card in BUNDLES.glob(f"{placement}-*/card.json"))
-    numbered = {int(f.name.rpartition("-")[2]): f for f in folders if f.name.rpartition("-")[2].isdecimal()}
-    return [numbered[number] for number in sorted(numbered, reverse=True)]
-
-
-def newest(placement: str) -> Path:
-    """Return the newest shipped bundle for a placement.
-
-    Raises:
-        BundleRefused: none is shipped.
-    """
-    folders = shipped(placement)
-    if not folders:
-        raise BundleRefused(BUNDLES / f"{placement}-*", f"no model for {placement} is installed")
-    return folders[0]

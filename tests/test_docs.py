@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tomllib
 import typing
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -258,7 +259,7 @@ def test_nothing_is_promised(page: Path) -> None:
 
 
 def test_those_who_read_first_are_told_what_it_is_not() -> None:
-    for name in ("README.md", "docs/staff.md", "docs/install.md"):
+    for name in ("README.md", "docs/staff.md", "docs/staff.html", "docs/install.md"):
         text = " ".join((ROOT / name).read_text(encoding="utf-8").split()).lower()
         assert "alerts care staff to possible falls" in text, name
         assert "not a medical diagnosis" in text, name
@@ -272,6 +273,18 @@ def test_the_licence_is_the_one_the_package_names() -> None:
     assert "Apache License\n" in licence
     assert "Version 2.0, January 2004" in licence
     assert "END OF TERMS AND CONDITIONS" in licence
+
+
+def test_the_tests_that_pages_name_as_evidence_are_there() -> None:
+    named = {
+        (page.name, *found.groups())
+        for page in PAGES
+        for found in re.finditer(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 60
+    for page, file, test in named:
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert re.search(rf"def {test}\(", text), f"{page}: {file} has no {test}"
 
 
 # -- settings -----------------------------------------------------------------------------------
@@ -351,6 +364,7 @@ FAULTS = (
     "incident store was damaged",
     "incident store was missing",
     "incident store was cut short",
+    "incident store was restored",
     *(Cause.UNREADABLE, Cause.RECORD, Cause.RECORD_REFUSES, Cause.BROKER, Cause.INTERFERENCE),
     *(Cause.LOW_BATTERY, Cause.BUTTON_STUCK, Cause.WEAK_RADIO, Cause.OLD_FIRMWARE, Cause.TWO_WORN),
     Cause.CAMERA_REVIEW,
@@ -404,6 +418,17 @@ def test_the_staff_page_has_no_text_that_the_code_cannot_send() -> None:
         for room in (True, False):
             known.add(page_text(incident(Kind.BLIND, room=room, cause=cause), Words.ALARM, local_time=None))
     assert staff_texts() <= known
+
+
+def test_the_pages_to_print_for_staff_need_nothing_else_and_say_only_what_pagers_show() -> None:
+    page = (ROOT / "docs" / "staff.html").read_text(encoding="utf-8")
+    root = ET.fromstring(page.partition("\n")[2])
+    assert not re.search(r"<script|<link|<img|src=|href=|url\(|@import|https?:", page)
+    assert len(root.findall(".//section")) == 4  # three pages and the card
+    texts = staff_texts() | {"CANCELLED NO COVER RM 12 BED A", "TEST", "DRILL", "fallwatch status"}
+    for code in root.iter("code"):
+        said = code.text or ""
+        assert any(said == text or f" {said}" in text or text.startswith(said) for text in texts), said
 
 
 def test_the_staff_page_has_every_outcome() -> None:
@@ -487,3 +512,39 @@ def test_the_examples_of_wearables_by_mqtt_are_taken() -> None:
 
 def test_the_mqtt_page_has_every_event_type() -> None:
     assert all(f"`{name}`" in section("mqtt.md", "Home Assistant") for name in EVENT_TYPES)
+
+
+# -- what doctor says ---------------------------------------------------------------------------
+
+
+def said_by_doctor() -> set[str]:
+    """Return what doctor may find wrong, with ``...`` for what it has seen."""
+
+    def text(node: ast.expr) -> str:
+        if isinstance(node, ast.JoinedStr):
+            return "".join(p.value if isinstance(p, ast.Constant) else "..." for p in node.values)  # type: ignore[misc]
+        return str(node.value) if isinstance(node, ast.Constant) else ""
+
+    found = set()
+    for path in (ROOT / "edge" / "doctor").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in {"fault", "warning"}:
+                found.add(text(node.args[1]))
+            elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "says":
+                found.add(text(node.value))
+    return {says for says in found if re.search(r"\w", says)}
+
+
+def test_the_troubleshooting_page_has_everything_that_doctor_may_find_wrong() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    documented = {cells[0].replace("`", "") for cells in rows(section("troubleshooting.md", "What doctor checks"))}
+    said = said_by_doctor()
+    assert len(said) > 50
+    assert not [says for says in said if says not in documented and f"`{says.partition(':')[0]}: ...`" not in page]
+
+
+def test_the_troubleshooting_page_has_every_part_in_order() -> None:
+    from edge.doctor.checks import PARTS  # noqa: PLC0415 - onnxruntime and more, for this test alone
+
+    text = section("troubleshooting.md", "What doctor checks")
+    assert re.findall(r"^### (.*)$", text, re.M) == list(PARTS)

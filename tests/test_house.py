@@ -33,12 +33,16 @@ ARROWS: dict[str, set[str]] = {
     | {"pyorbbecsdk", "depthai", "ArducamDepthCamera", "pyrealsense2"},
     "edge.depth": {"edge.depth", "edge.core.seen", "edge.core.supervision", "cv2", "numpy"},
     "models": {"models", "numpy", "onnxruntime"},
+    "models.bundle": {"cryptography"},
+    "models.selftest": {"models.bundle", "models.scorer"},
     "edge.core": {"edge.core", "models", "numpy"},
     "edge.core.seen": set(),
     "edge.core.fusion": {"edge.core.seen"},
     "edge.core.incident": set(),
     "edge.core.supervision": set(),
     "edge.core.poisson": set(),
+    "edge.core.radio": set(),
+    "edge.core.walk": {"edge.core.radio"},
     "edge.core.routing": set(),
     "edge.core.ble_ladder": set(),
     "edge.core.delivery": set(),
@@ -73,11 +77,26 @@ ARROWS: dict[str, set[str]] = {
     "edge.sinks": {"edge.sinks", "edge.broker", "edge.channels", "edge.core.incident", "edge.journal"}
     | {"edge.settings"}
     | {"edge.checked", "gpiod", "jwt", "paho", "serial"},
-    "edge.detect": {"edge.detect", "edge.core", "edge.clock", "edge.journal", "edge.keys", "edge.runfile"}
+    "edge.sealed": {"cryptography"},
+    "edge.backup": {"edge.clock", "edge.core.incident", "edge.failpoint", "edge.journal", "edge.keys"}
+    | {"edge.runfile", "edge.sealed", "edge.settings"},
+    "edge.bundles": {"edge.failpoint", "edge.settings", "models.bundle", "models.selftest", "cryptography"},
+    "edge.detect": {
+        "edge.detect",
+        "edge.bundles",
+        "edge.core",
+        "edge.clock",
+        "edge.journal",
+        "edge.keys",
+        "edge.runfile",
+    }
     | {"edge.pause", "edge.settings", "edge.sources", "edge.watchdog", "firmware_bridge", "models", "numpy"},
     "edge.alarm": {"edge.alarm", "edge.channels", "edge.clock", "edge.failpoint", "edge.journal", "edge.runfile"}
     | {f"edge.core.{name}" for name in ("delivery", "escalation", "incident", "routing", "supervision", "words")}
     | {"edge.settings", "edge.sinks", "edge.watchdog"},
+    "edge.walk": {"edge.walk", "edge.clock", "edge.core.walk", "edge.settings"},
+    "edge.walk.ear": {"edge.detect", "edge.clock", "edge.core.walk", "edge.keys", "edge.runfile", "edge.settings"}
+    | {"firmware_bridge"},
     "edge.simulate": {"edge.keys", "edge.recording", "edge.settings", "firmware_bridge", "numpy"},
     "edge.home": ABOVE | {"training", "matplotlib"},  # tries the whole system on people's recordings
     "edge.home.scenario": {"edge.core.supervision", "numpy"},
@@ -97,6 +116,7 @@ ARROWS: dict[str, set[str]] = {
     | {"edge.clock", "edge.doctor.finding"}
     | {f"edge.setup.{name}" for name in ("progress", "questions", "terminal", "written")},
     "edge.setup.machine": ABOVE | {"cryptography", "dbus_fast", "jwt"},
+    "edge.cli.model": ABOVE | {"cryptography"},
     "training": {"training", "models", "edge.core", "firmware_bridge.wire", "numpy", "torch", "scipy", "rich"}
     | {"tqdm", "sklearn", "threadpoolctl", "onnx", "onnxruntime", "onnxscript", "matplotlib", "optuna", "ray"},
     "training.depth": {"training", "edge.depth", "edge.core", "models"}

@@ -28,6 +28,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from models import bundle as shelf
 from models import card as cards
 from models.card import BundleRefused
 from models.scorer import Scorer
@@ -198,7 +199,7 @@ def _speed(candidate: Scorer, in_place: Scorer | None) -> Gate:
 
 def in_place_of(placement: str) -> Scorer | None:
     """Return the newest bundle of a placement that loads, as the daemon would run it, if there is one."""
-    for folder in cards.shipped(placement):
+    for folder in shelf.shipped(placement):
         try:
             return Scorer(folder)
         except BundleRefused:
@@ -216,10 +217,10 @@ def land(candidate: Path, name: str, promoted: dict[str, Any]) -> Path:
         FileExistsError: there is a bundle of that name.
         BundleRefused: the copy does not pass the daemon's checks.
     """
-    target = cards.BUNDLES / name
+    target = shelf.BUNDLES / name
     if target.exists():
         raise FileExistsError(target)
-    making = Path(tempfile.mkdtemp(prefix=".promoting-", dir=cards.BUNDLES))
+    making = Path(tempfile.mkdtemp(prefix=".promoting-", dir=shelf.BUNDLES))
     try:
         for file in ("model.onnx", "golden.npz"):
             shutil.copyfile(candidate / file, making / file)
@@ -235,7 +236,7 @@ def land(candidate: Path, name: str, promoted: dict[str, Any]) -> Path:
 
 
 def _next_number(placement: str) -> int:
-    return 1 + max((int(folder.name.rpartition("-")[2]) for folder in cards.shipped(placement)), default=0)
+    return 1 + max((int(folder.name.rpartition("-")[2]) for folder in shelf.shipped(placement)), default=0)
 
 
 def table(rows: Sequence[Gate], title: str) -> Table:
@@ -289,4 +290,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     promoted = {"against": None if in_place is None else against, "worse": worse, "reason": options.force_reason}
     folder = land(options.candidate, name, promoted)
     Console(soft_wrap=True).print(f"{folder} is the bundle that runs now; next: make test, then commit it")
+    Console(soft_wrap=True).print(
+        "for homes before the next version: fallwatch model sign, docs/model-developers.md"
+    )
     return 0

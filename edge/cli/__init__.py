@@ -87,11 +87,13 @@ def begin_service(config: Path, state: Path, run: Path, *, verbose: bool) -> Set
 
 def _register() -> None:
     from edge.cli import (  # noqa: F401  # they add themselves to app
+        backups,
         camera_place,
         cameras,
         develop,
         doctor,
         homesim,
+        model,
         pager,
         pairing,
         people,
@@ -100,6 +102,8 @@ def _register() -> None:
         residents,
         services,
         setup,
+        sheet,
+        walk,
     )
 
 

@@ -69,9 +69,7 @@ def doctor(
 def as_text(finding: Finding, columns: int | None = None) -> str:
     """Return a finding as people read it in a terminal of any width, each line no longer than that."""
     width = min(max(columns or shutil.get_terminal_size().columns, LEAST_COLUMNS), MOST_COLUMNS) - 1
-    word, _, name = finding.part.partition(" ")
-    part = f"{word} {Path(name).name}".strip()
-    start = f"{WORDS[finding.state]:<8} {part:<{PART_COLUMNS}} "
+    start = f"{WORDS[finding.state]:<8} {_short(finding.part):<{PART_COLUMNS}} "
     indent = " " * 9
     lines = textwrap.wrap(start + finding.says, width, subsequent_indent=indent, drop_whitespace=True)
     if finding.next:
@@ -81,11 +79,17 @@ def as_text(finding: Finding, columns: int | None = None) -> str:
     return "\n".join(lines)
 
 
+def _short(part: str) -> str:
+    """Return a part's name, of a path the end."""
+    word, _, name = part.partition(" ")
+    return f"{word} {Path(name).name}".strip()
+
+
 def last_line(found: list[Finding]) -> str:
     """Return the sum of all findings, and where to begin."""
     counted = Counter(finding.state for finding in found)
     worst = next((f for state in ("fault", "warning") for f in found if f.state == state), None)
-    begin = "nothing is left to do here" if worst is None else f"see {worst.part} above"
+    begin = "nothing is left to do here" if worst is None else f"see {_short(worst.part)} above"
     return (
         f"{counted['well']} well, {counted['warning']} warnings, {counted['fault']} faults"
         f"{', ' + str(counted['skipped']) + ' skipped' if counted['skipped'] else ''}. Next: {begin}."
@@ -110,7 +114,7 @@ def support_bundle(
     settings = load_settings(config)
     path = out or Path(f"fallwatch-support-{utc_now():%Y%m%d-%H%M%S}.tar.gz")
     logging.basicConfig(handlers=[logging.NullHandler()])  # findings say it
-    home = Home(settings, state, run, wait_s=5.0, pages=False)
+    home = Home(settings, state, run, wait_s=5.0, pages=False, entries=False)
     bundle = make_bundle(settings, examine(home), {"detect": home.detect, "alarm": home.alarm}, state)
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:

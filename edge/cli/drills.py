@@ -78,8 +78,10 @@ def rehearse(
     return result
 
 
-def calling_plan(settings: Settings, room: str | None, at: str | None) -> tuple[list[dict[str, str]], list[str]]:
-    """Return who is called when and how, line by line, and the groups that no channel reaches."""
+def calling_plan(
+    settings: Settings, room: str | None, at: str | None, *, numbers: bool = True
+) -> tuple[list[dict[str, str]], list[str]]:
+    """Return who is called when and how, with numbers or without, and the groups that nothing reaches."""
     if at is not None and not CLOCK_PATTERN.fullmatch(at):
         stop(f"--at {at!r} is no time of day; use one such as 03:00", status=2)
     moment = datetime.now(ZoneInfo(settings.home.timezone)).strftime("%H:%M") if at is None else at
@@ -89,7 +91,8 @@ def calling_plan(settings: Settings, room: str | None, at: str | None) -> tuple[
     for begins_s, rung in zip([0.0, *settings.escalation.steps_s], ladder, strict=False):
         for group in rung:
             ways = [
-                f"{name} {channel.address(group)}" + (" (fallback)" if channel.role == "fallback" else "")
+                (f"{name} {channel.address(group)}" if numbers else name)
+                + (" (fallback)" if channel.role == "fallback" else "")
                 for name, channel in zip(settings.channel_names(), settings.pager, strict=True)
                 if channel.address(group) is not None
             ]

@@ -100,6 +100,22 @@ def place_camera(
     return load_settings(path)
 
 
+def choose_models(path: Path, names: Mapping[str, str]) -> Settings:
+    """Note in ``[detect]`` which models run, all at once; an empty name takes its line out.
+
+    Raises:
+        SettingsError: the file cannot be written. It is as it was.
+    """
+    document: Any = tomlkit.parse(path.read_text(encoding="utf-8"))
+    table = document.setdefault("detect", tomlkit.table())
+    for key, name in names.items():
+        table.pop(key, None)
+        if name:
+            table[key] = name
+    write_settings(path, tomlkit.dumps(document))
+    return load_settings(path)
+
+
 def write_settings(path: Path, text: str) -> None:
     """Replace the settings file in one step, the old one kept beside it; or begin it, for the services to read.
 

@@ -304,6 +304,7 @@ def _part(part: str, name: str, told: dict[str, Any] | None, missing: str | None
             "cause": missing or "not known to the service: restart it",
         }
     facts = dict(told)
+    facts.pop("trail", None)  # for the walk test
     well = bool(facts.pop("well"))
     cause = facts.pop("cause", None)
     return {"part": part, "name": name, "well": well, "cause": cause or (None if well else missing), **facts}

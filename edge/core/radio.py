@@ -12,6 +12,8 @@ FADED_DBM = -85.0  # near the end of what receivers hear
 FADING_DB = 8.0  # so far below its usual strength, and no longer strong
 NOT_STRONG_DBM = -72.0
 FADING_PART = 0.3  # lost just before it fell silent
+TRAIL_S = 5.0  # so far back each packet is remembered, for whoever looks once a second
+TRAIL = 64  # ... but no more of them
 _QUICK, _SLOW = 0.3, 0.005  # of each new reading: a few seconds, a few minutes
 
 
@@ -22,6 +24,7 @@ class Radio:
         self.rssi_dbm: int | None = None
         self._quick_dbm = self._slow_dbm = 0.0
         self._heard_s = self._away_until_s = float("-inf")
+        self._trail: deque[tuple[float, int | None, int, int, int]] = deque(maxlen=TRAIL)
         self._slots: deque[tuple[float, int, int]] = deque(maxlen=SLOTS + 1)  # begun, samples, lost: totals
 
     def observe(self, rssi_dbm: int | None, *, samples: int, lost: int, now_s: float) -> None:
@@ -39,6 +42,14 @@ class Radio:
             self._slots.clear()
         if not self._slots or now_s - self._slots[-1][0] >= SLOT_S:
             self._slots.append((now_s, samples, lost))
+
+    def follow(self, rssi_dbm: int | None, *, boot: int, first: int, n: int, now_s: float) -> None:
+        """Note which samples a packet bore, and how strong it was heard."""
+        self._trail.append((now_s, rssi_dbm, boot, first, n))
+
+    def trail(self, *, now_s: float) -> list[tuple[float, int | None, int, int, int]]:
+        """Return the packets of the last seconds: when, strength, start of the device, first sample, how many."""
+        return [packet for packet in self._trail if now_s - packet[0] <= TRAIL_S]
 
     def lost_part(self, *, slots: int = SLOTS, samples: int, lost: int) -> float:
         """Return which part was lost over the last slots, given how many samples came and were lost in all."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from edge.bundles import Bundles, Choice
 from edge.clock import clock_ok, monotonic_s, utc_now
 from edge.core.detector import FallDetected, Finding, MotionChanged, Suspected
 from edge.core.fusion import AGAIN_S, Alarm, Event, Fusion, Note, Sense, Source, Verdict, Witness
@@ -45,7 +46,7 @@ from edge.watchdog import Watchdog
 from firmware_bridge.link import LinkEvent, Lost, Opened, Received
 from firmware_bridge.session import SealRefused
 from firmware_bridge.wire import AcknowledgeButton
-from models.card import BUNDLES, BundleRefused, shipped
+from models.card import BundleRefused, shipped
 from models.scorer import Scorer
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class DetectService:
         self._residents = {wearable: r for r in settings.resident for wearable in r.wearables}
         sealed = [w for w in self._residents if settings.is_sealed(w)]
         self._gateway = KeyStore(settings.secrets, state).gateway(sealed)
+        self._bundles = Bundles(settings, state)
         self.refused: dict[str, str] = {}  # model bundles that must not run, and why
         placements = {*(r.placement for r in self._residents.values()), *(["camera"] if settings.camera else [])}
         by_placement = {p: self._load(p) for p in sorted(placements)}
@@ -479,23 +481,13 @@ class DetectService:
 
     def _wearable_words(self, wearable: str, now_s: float) -> dict[str, Any]:
         watch, wearer = self._supervisor.watch(wearable), self._pipeline.wearers[wearable]
-        session, counts = self._gateway.session(wearable), wearer.timeline.counts
-        radio, hours = session.counts if session else None, wearer.battery.hours_left()
+        session = self._gateway.session(wearable)
+        radio = session.counts if session else None
         return {
             "well": watch.cause is None,
             "cause": watch.cause,
             "since_s": None if watch.since_s is None else round(now_s - watch.since_s, 1),
-            "heard_s_ago": None if wearer.heard_s is None else round(now_s - wearer.heard_s, 1),
-            "rssi_dbm": wearer.radio.rssi_dbm,
-            "battery_pct": wearer.battery.pct,
-            "battery_hours": None if hours is None else round(hours, 1),
-            "firmware": ".".join(map(str, wearer.hello.firmware)) if wearer.hello else None,
-            "rate_hz": wearer.rate_hz,
-            "range_g": wearer.range_g,
-            "samples": counts.samples,
-            "lost": counts.lost,
-            "duplicates": counts.duplicates,
-            "flooded": wearer.flooded,
+            **wearer.words(now_s),
             "forged": radio.forged if radio else 0,
             "stale": radio.stale if radio else 0,
             "malformed": (radio.malformed if radio else 0) + self._pipeline.bad_bytes(wearable),
@@ -523,10 +515,11 @@ class DetectService:
     # -- models -------------------------------------------------------------------------------
 
     def _load(self, placement: str) -> Scorer | None:
-        """Return the wanted model, or the newest shipped one that may run; say which were refused."""
-        wanted = getattr(self._settings.detect, f"{placement}_model")
-        for folder in [*([_folder(wanted)] if wanted else []), *shipped(placement)]:
+        """Return the wanted model, or the one before it, or the newest shipped: the first that may run."""
+        chosen = [self._bundles.place(name) for name in Choice.of(self._settings, placement).named]
+        for folder in [*chosen, *shipped(placement)]:
             try:
+                self._bundles.check(folder)
                 scorer = Scorer(folder)
                 if scorer.card.placement != placement:
                     raise BundleRefused(folder, f"is for the {scorer.card.placement}, not the {placement}")
@@ -539,10 +532,12 @@ class DetectService:
 
     def _trial(self, placement: str, first: Scorer | None) -> Trial | None:
         """Return the trial of the bundle that is to run beside the first, if one is."""
-        wanted = getattr(self._settings.detect, f"{placement}_shadow")
+        wanted = Choice.of(self._settings, placement).shadow
         wearables = [w for w, r in self._residents.items() if r.placement == placement]
         name = None if first is None else first.card.name
-        return Trial(_folder(wanted), placement, name, wearables) if wanted else None
+        if not wanted:
+            return None
+        return Trial(self._bundles.place(wanted), placement, name, wearables, check=self._bundles.check)
 
     def _offer_trials(self) -> None:
         """Hand over what was heard, now that what the first model found is on disk."""
@@ -620,11 +615,6 @@ class DetectService:
             "unwritten": len(self._trial_alarms),
             "lost_alarms": self._trial_alarms_lost,
         }
-
-
-def _folder(wanted: str) -> Path:
-    """Return a bundle's folder from its name, or from a path, which has a slash in it."""
-    return Path(wanted) if "/" in wanted else BUNDLES / wanted
 
 
 def _event(case: Case, now_s: float) -> Event:

@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,6 +67,7 @@ class Trial:
     placement: str
     first: str | None  # the model that pages
     wearables: Collection[str]
+    check: Callable[[Path], object] = lambda _: None  # raises where the bundle must not be loaded
     name: str = ""
     cause: str | None = "still loading"  # why it judges nothing, None while it does
     skipped_reads: int = 0
@@ -114,6 +115,7 @@ class Trial:
     def run(self) -> None:
         """Judge until `stop`; whatever goes wrong ends this model's trial, and nothing else."""
         try:
+            self.check(self.folder)
             scorer = Scorer(self.folder)
             self._check(scorer)
             self._shadow = shadow = Shadow(scorer, self.wearables)

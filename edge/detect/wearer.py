@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -108,6 +109,7 @@ class Wearer:
         findings = [f for chunk in self.timeline.push(batch) for f in self._on_chunk(chunk)]
         counted = self.timeline.counts
         self.radio.observe(rssi_dbm, samples=counted.samples, lost=counted.lost, now_s=received_s)
+        self.radio.follow(rssi_dbm, boot=samples.boot, first=samples.first, n=samples.n, now_s=received_s)
         if self.timeline.last_s is not None:
             self.offset.observe(self.timeline.last_s, received_s)
         return findings
@@ -179,6 +181,24 @@ class Wearer:
             # Bought devices say none, which is told as 0.0.0.
             old=self.hello is not None and (0, 0, 0) < self.hello.firmware < OLDEST_FIRMWARE,
         )
+
+    def words(self, now_s: float) -> dict[str, Any]:
+        """Return what is told of its radio and battery; ``trail`` as `Radio.trail` has it, to 0.01 s."""
+        counts, hours = self.timeline.counts, self.battery.hours_left()
+        return {
+            "heard_s_ago": None if self.heard_s is None else round(now_s - self.heard_s, 1),
+            "rssi_dbm": self.radio.rssi_dbm,
+            "battery_pct": self.battery.pct,
+            "battery_hours": None if hours is None else round(hours, 1),
+            "firmware": ".".join(map(str, self.hello.firmware)) if self.hello else None,
+            "rate_hz": self.rate_hz,
+            "range_g": self.range_g,
+            "samples": counts.samples,
+            "lost": counts.lost,
+            "duplicates": counts.duplicates,
+            "flooded": self.flooded,
+            "trail": [(round(at_s, 2), *rest) for at_s, *rest in self.radio.trail(now_s=now_s)],
+        }
 
     @property
     def backlog_s(self) -> float:

@@ -41,6 +41,7 @@ LOG_SINCE = "-48h"
 RESTARTS_MOST = 40
 HIDDEN = "~"
 LEAST_KNOWN = 3  # shorter ones are no names, and are in every text
+_OF_PATHS = {"dev", "serial", "by", "id", "usb", "etc", "fallwatch", "http", "https", "tcp"}
 _WORD = re.compile(r"\w+")
 _LONG_NUMBER = re.compile(r"\+?\d(?:[ ().:/-]{0,2}\d){4,}")  # telephone, NHS and serial numbers, dates
 _NAMED = re.compile(r"\b(room|bed|resident|group|pager|by) (?!itself|the|way|is|has|which|are)(\S+)")
@@ -190,12 +191,12 @@ def vocabulary() -> frozenset[str]:
 
 
 def _words_of(path: Path) -> set[str]:
-    words: list[str] = [path.stem]
+    words, docstrings = [path.stem], set[int]()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         match node:
-            case ast.Expr(value=ast.Constant()):  # a docstring
-                node.value = ast.Constant(None)
-            case ast.Constant(value=str(text)):
+            case ast.Expr(value=ast.Constant() as docstring):
+                docstrings.add(id(docstring))
+            case ast.Constant(value=str(text)) if id(node) not in docstrings:
                 words += _WORD.findall(text)
             case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name):
                 words.append(name)
@@ -224,7 +225,7 @@ class Hider:
             self._numbers |= {(kind, name): f"{kind}-{n}" for n, name in enumerate(each, start=1)}
         known = {text.lower() for text in _texts(settings) if len(text) >= LEAST_KNOWN}
         self._known = sorted(known, key=len, reverse=True)  # the longest first: one may be part of another
-        self._names = {word for text in known for word in _WORD.findall(text)}
+        self._names = {word for text in known for word in _WORD.findall(text)} - _OF_PATHS
 
     def name(self, kind: str, name: str) -> str:
         """Return the number that stands for a part in this bundle."""

@@ -57,7 +57,8 @@ class Home:
     state: Path
     run: Path
     wait_s: float
-    pages: bool
+    pages: bool  # send test pages
+    entries: bool = True  # write a test entry into the record
     root: Path = machine.ROOT
 
     @property
@@ -115,7 +116,7 @@ def _settings(home: Home) -> Iterator[Finding]:
     named += [
         getattr(c, key, "") for c in settings.pager for key in ("password_file", "token_file", "secret_file")
     ]
-    paths = [settings.path, settings.path.with_suffix(".toml.old"), home.state]
+    paths = [settings.path, settings.path.with_suffix(".toml.old"), secrets, home.state]
     found = [_kept(path, account, state=home.state) for path in paths if path.exists()]
     inside = sorted(secrets.rglob("*")) if secrets.is_dir() else []
     found += [_kept(path, account, state=home.state, secret=path.is_file()) for path in inside]
@@ -300,16 +301,17 @@ def _pagers(home: Home) -> Iterator[Finding]:
         yield fault(
             "pager", "the settings name no channel: nobody would be called", "add a [[pager]]: docs/paging.md"
         )
-    # One after another: two pages at once on one pager look like one.
-    for name in names:
-        if home.alarm is not None:
-            yield (
-                _page_by_service(home, name)
-                if home.pages
-                else judge.judge_told_channel(name, home.alarm["channels"].get(name))
-            )
-        else:
-            yield probe_channel(home.settings, name) if home.pages else _reach(home.settings, name)
+    told = home.alarm
+    with ThreadPoolExecutor(max_workers=max(len(names), 1)) as pool:
+        yield from pool.map(lambda name: _pager(home, name, told), names)
+
+
+def _pager(home: Home, name: str, told: dict[str, Any] | None) -> Finding:
+    if told is None:
+        return probe_channel(home.settings, name) if home.pages else _reach(home.settings, name)
+    return (
+        _page_by_service(home, name) if home.pages else judge.judge_told_channel(name, told["channels"].get(name))
+    )
 
 
 def _page_by_service(home: Home, name: str) -> Finding:
@@ -354,7 +356,7 @@ def _reach(settings: Settings, name: str) -> Finding:
 
 
 def _record(home: Home) -> Iterator[Finding]:
-    yield probe_record(home.settings, home.state)
+    yield probe_record(home.settings, home.state, write=home.entries)
 
 
 def _broker(home: Home) -> Iterator[Finding]:
@@ -367,7 +369,8 @@ def _broker(home: Home) -> Iterator[Finding]:
 
 
 def _clock(home: Home) -> Iterator[Finding]:
-    yield judge.judge_clock(machine.read_clock(home.settings.home.timezone, home.root))
+    clock = machine.read_clock(home.settings.home.timezone, home.root)
+    yield judge.judge_clock(clock, machine.read_systemd(home.root))
 
 
 def _disk(home: Home) -> Iterator[Finding]:

@@ -88,8 +88,13 @@ def _bad_secret(part: str, secret: bytes) -> Finding | None:
 # -- the computer -------------------------------------------------------------------------------
 
 
-def judge_clock(clock: Clock) -> Finding:
+def judge_clock(clock: Clock, systemd: Systemd | None) -> Finding:
     """Say whether the time on pages and in the record can be believed."""
+    if clock.synchronised and not clock.by_timesyncd and systemd and not all(u.asks_clock for u in systemd.units):
+        todo = (
+            "put fallwatch-clock.conf beside both units, as it says in its first lines, or use systemd-timesyncd"
+        )
+        return warning("clock", "synchronised by a time service that our services cannot ask", todo)
     if clock.synchronised:
         kept = "kept by a clock chip without power" if clock.has_rtc else "no clock chip"
         return well("clock", f"synchronised, {clock.timezone}; {kept}")
@@ -208,10 +213,11 @@ def judge_practice(found: Overview, now: datetime, daily: Mapping[str, str]) -> 
         now: aware.
         daily: each channel and when its daily test is, empty where it has none.
     """
-    if found.drilled_at is None or (now - found.drilled_at).days >= DRILL_AFTER_DAYS:
-        never = found.drilled_at is None
-        says = "no drill was answered yet" if never else f"the last drill was on {found.drilled_at:%Y-%m-%d}"
-        yield warning("practice", says, "rehearse with staff, by day and at night: fallwatch drill --room ROOM")
+    todo = "rehearse with staff, by day and at night: fallwatch drill --room ROOM"
+    if found.drilled_at is None:
+        yield warning("practice", "no drill was answered yet", todo)
+    elif (now - found.drilled_at).days >= DRILL_AFTER_DAYS:
+        yield warning("practice", f"the last drill was on {found.drilled_at:%Y-%m-%d}, months ago", todo)
     else:
         yield well("practice", f"the last drill was answered on {found.drilled_at:%Y-%m-%d}")
     for name, at in daily.items():
@@ -262,12 +268,12 @@ def judge_services(
         todo = "sudo systemctl enable fallwatch.target"
         yield fault("services", "do not start by themselves after a power cut", todo)
     elif all(speak.values()) and not restarted:
-        yield well("services", f"both speak, ready since {_ready(systemd.units)}; they start at boot")
+        yield well("services", f"both speak, ready for {_ready(systemd.units)}; they start at boot")
 
 
 def _ready(units: tuple[Unit, ...]) -> str:
     since_s = [unit.ready_s for unit in units if unit.ready_s is not None]
-    return span(min(since_s)) if since_s else "not known"
+    return span(min(since_s)) if since_s else "an unknown time"
 
 
 def judge_watchdog(machine: Machine, systemd: Systemd | None) -> Finding:

@@ -23,7 +23,7 @@ PACKAGE = "fallwatch"
 _ASK_S = 5.0
 _UNIT_KEYS = (
     *("Id", "LoadState", "ActiveState", "SubState", "UnitFileState"),
-    *("NRestarts", "ActiveEnterTimestampMonotonic"),
+    *("NRestarts", "ActiveEnterTimestampMonotonic", "ProtectClock"),
 )
 
 
@@ -63,6 +63,7 @@ class Clock:
     has_rtc: bool
     up_s: float
     timezone: str  # of the home
+    by_timesyncd: bool = True  # which leaves a mark that the services see
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class Unit:
     enabled: str  # enabled, disabled, static ...
     restarts: int
     ready_s: float | None  # how long ago it said that it is ready
+    asks_clock: bool = True  # it may ask the kernel whether the clock is set
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,8 @@ def up_s(root: Path = ROOT) -> float:
 
 def read_clock(timezone: str, root: Path = ROOT) -> Clock:
     """Return whether the wall clock is set, and by what it would be after a power cut."""
-    return Clock(clock_ok(), (root / "sys/class/rtc/rtc0").exists(), up_s(root), timezone)
+    mark = root / "run/systemd/timesync/synchronized"
+    return Clock(clock_ok(), (root / "sys/class/rtc/rtc0").exists(), up_s(root), timezone, mark.exists())
 
 
 def read_storage(state: Path, root: Path = ROOT) -> Storage:
@@ -225,6 +228,7 @@ def parse_systemd(shown: str, manager: str, *, now_s: float) -> Systemd | None:
             said.get("UnitFileState", ""),
             int(said["NRestarts"]) if said.get("NRestarts", "").isdecimal() else 0,
             now_s - int(since_us) / 1e6 if since_us.isdecimal() and int(since_us) else None,
+            asks_clock=said.get("ProtectClock") != "yes",
         )
     if not {*UNITS, TARGET} <= units.keys():
         return None

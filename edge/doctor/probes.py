@@ -42,7 +42,6 @@ from edge.sinks.line import LineHeld, masked
 from edge.sinks.record import EmbeddedRecord, open_record
 
 ANY_ADDRESS = "00:00:00:00:00:00"  # nobody's: the radio scans while it is missed
-BATTERY_LOW_PCT = 20  # more than the services wait for: whoever stands there with a charger can plug it in
 
 
 # -- ways in ------------------------------------------------------------------------------------
@@ -71,7 +70,9 @@ def judge_receiver(heard: Heard, port: str) -> Finding:
     speaking = [w for w in heard.pipeline.wearers if heard.speaks(w)]
     firmware = f"firmware {'.'.join(map(str, dongle.hello.firmware))}" if dongle.hello else "answers"
     if speaking:
-        return well(part, f"{firmware}, hears {', '.join(speaking)}")
+        return well(part, f"{firmware}, hears {_few(speaking)}")
+    if not heard.pipeline.wearers:
+        return well(part, f"{firmware}; no wearable is paired yet")
     forged = [w for w in heard.pipeline.wearers if heard.forged(w)]
     if forged:
         todo = "pair it again: fallwatch pair WEARABLE, and show it the new key"
@@ -107,7 +108,7 @@ def judge_bluetooth(heard: Heard, ble: BleSettings) -> Finding:
     part = f"bluetooth {ble.adapter}"
     speaking = [w for w in heard.pipeline.wearers if heard.speaks(w)]
     if speaking:
-        return well(part, f"hears {', '.join(speaking)}")
+        return well(part, f"hears {_few(speaking)}")
     if ble.port in heard.lost:
         todo = (
             "see systemctl status bluetooth and rfkill list; name the adapter in [ble] as bluetoothctl list does"
@@ -257,14 +258,16 @@ def page_remedy(error: SinkError, channel: AnyChannel) -> str:
 # -- record -------------------------------------------------------------------------------------
 
 
-def probe_record(settings: Settings, state: Path) -> Finding:
-    """Write a test entry into the care record and withdraw it, and find each resident once.
+def probe_record(settings: Settings, state: Path, *, write: bool = True) -> Finding:
+    """Find each resident once in the care record, and ``write`` a test entry into it and withdraw it.
 
     The entry is marked as a test, names no patient, and ends as entered in error.
     """
     for found in commission(settings, settings.secrets, state):
         if not found.well:
             return fault("record", f"{found.what}: {found.said}", found.remedy)
+    if not write:
+        return well("record", "can be reached; no test entry was written")
     now = utc_now()
     incident = Incident(
         incident=new_incident_id(),

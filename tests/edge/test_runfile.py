@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 
 import pytest
 
 from edge import runfile
-from edge.runfile import read_runfile, write_runfile
+from edge.runfile import leave_word, read_runfile, take_words, write_runfile
 
 
 def test_what_was_written_is_read_with_its_age(tmp_path: Path) -> None:
@@ -63,3 +64,11 @@ def test_readers_never_see_half_of_one(tmp_path: Path) -> None:
         assert json.loads(path.read_text())["filler"]
         reads += 1
     thread.join()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes for somebody else")
+def test_what_root_leaves_belongs_to_the_service(tmp_path: Path) -> None:
+    os.chown(tmp_path, 4711, 4711)
+    assert leave_word(tmp_path, {"do": "test"})
+    assert {path.stat().st_uid for path in tmp_path.rglob("*")} == {4711}
+    assert [word["do"] for word in take_words(tmp_path)] == ["test"]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import card as card_module
+from models import bundle as bundle_module
 from models.card import BundleRefused, newest, read_card, shipped
 from models.scorer import Scorer
 from tests.conftest import DECISION, WINDOW, MakeBundle, peak_probability
@@ -47,7 +50,7 @@ def test_the_shipped_bundles_run(placement: str) -> None:
 
 
 def test_the_newest_of_the_shipped_bundles_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(card_module, "BUNDLES", tmp_path)
+    monkeypatch.setattr(bundle_module, "BUNDLES", tmp_path)
     for name in ("wrist-2", "wrist-10", "waist-11", "wrist-9", "wrist-new", "wrist-10.old"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "card.json").touch()
@@ -56,7 +59,7 @@ def test_the_newest_of_the_shipped_bundles_comes_first(monkeypatch: pytest.Monke
 
 
 def test_a_placement_without_a_bundle_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(card_module, "BUNDLES", tmp_path)
+    monkeypatch.setattr(bundle_module, "BUNDLES", tmp_path)
     with pytest.raises(BundleRefused, match="no model for waist is installed"):
         newest("waist")
 
@@ -224,3 +227,19 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
 
 def test_reading_a_card_needs_no_network_to_run(make_bundle: MakeBundle) -> None:
     assert read_card(make_bundle(rate_hz=25)).rate_hz == 25.0
+
+
+def test_the_library_that_runs_bundles_keeps_no_identifier_and_opens_no_connection(tmp_path: Path) -> None:
+    # It would tell its maker what it runs where, by way of an identifier and a store in the user's cache.
+    code = (
+        "from models.card import newest\n"
+        "from models.scorer import Scorer\n"
+        "Scorer(newest('wrist'))\n"
+        "import os\n"
+        "print(sum(os.readlink(f'/proc/self/fd/{fd}').startswith('socket:')\n"
+        "          for fd in os.listdir('/proc/self/fd') if os.path.exists(f'/proc/self/fd/{fd}')))\n"
+    )
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": os.environ["PATH"]}
+    ran = subprocess.run([sys.executable, "-c", code], env=home, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "0"
+    assert list(tmp_path.rglob("*")) == []

@@ -16,7 +16,7 @@ import pytest
 
 pytest.importorskip("torch", reason="the training extra is not installed")
 
-from models import card as cards
+from models import bundle as shelf
 from models.card import BundleRefused, newest, read_card, shipped
 from models.scorer import Scorer
 from tests.conftest import MakeBundle
@@ -76,7 +76,7 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, make_bundle: MakeBundl
     folder = tmp_path / "models"
     folder.mkdir()
     shutil.move(make_bundle("wrist-1", **history()), folder / "wrist-1")
-    monkeypatch.setattr(cards, "BUNDLES", folder)
+    monkeypatch.setattr(shelf, "BUNDLES", folder)
     monkeypatch.setattr(bundle, "us_per_window", lambda scorers, _batch: [10.0] * len(scorers))
     return folder
 
@@ -300,8 +300,8 @@ def test_killed_midway_no_bundle_is_half_there(home: Path, candidate: Callable[[
     folder = candidate(lambda _: None)
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from models import card as cards; from training import promote\n"
-        "cards.BUNDLES = Path(sys.argv[1])\n"
+        "from models import bundle as shelf; from training import promote\n"
+        "shelf.BUNDLES = Path(sys.argv[1])\n"
         "promote.bundle.write_card = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "promote.land(Path(sys.argv[2]), 'wrist-2', {})\n"
     )
