@@ -141,8 +141,7 @@ def _before_pairing(found: Finding, keys: KeyStore) -> Finding:
     """Return what a receiver that speaks is worth while no wearable has a key yet: it is well."""
     if found.state != "warning" or keys.wearables():
         return found
-    heard = "hears wearables; their keys come later" if "key" in found.says else "no wearable is near yet"
-    return Finding(found.part, "well", f"speaks as a fallwatch receiver; {heard}")
+    return Finding(found.part, "well", "speaks as a fallwatch receiver; wearables get their keys later")
 
 
 def _try_record(settings: Settings, state: Path) -> list[Finding]:

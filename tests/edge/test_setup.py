@@ -548,7 +548,7 @@ def test_a_receiver_is_well_before_any_wearable_is_paired_and_one_that_is_none_i
         stop.set()
         thread.join()
         dongle.close()
-    assert (heard.state, heard.says) == ("well", "speaks as a fallwatch receiver; no wearable is near yet")
+    assert (heard.state, heard.next) == ("well", "")
     assert (missing.state, missing.says) == ("fault", "cannot be used: No such file or directory")
 
 
