@@ -151,6 +151,49 @@ def parse_fhir(text: str, *, local_system: str = "", room_from: str = "") -> lis
     return rows
 
 
+def parse_ward(resources: Sequence[Mapping[str, Any]], *, local_system: str = "") -> list[Row]:
+    """Return a row for each Patient with a stay (Encounter) among ``resources``, with room and bed of the stay.
+
+    Rooms and beds are Locations of these types; a stay that names neither says no room.
+
+    Args:
+        resources: Encounters, with the Patients and Locations that they name.
+        local_system: the identifier system of the home's own numbers (``patient_local_system``).
+
+    Raises:
+        NoDirectory: there is no stay of a known Patient.
+    """
+    by_name = {f"{r.get('resourceType')}/{r.get('id')}": r for r in resources}
+    rows: dict[str, Row] = {}
+    for stay in (r for r in resources if _is(r, "Encounter")):
+        subject = stay.get("subject")
+        who = str(subject.get("reference")) if isinstance(subject, dict) else ""
+        patient = by_name.get(who)
+        if patient is None or patient.get("active") is False or who in rows:
+            continue
+        said = {
+            "nhs_number": _identified(patient, NHS_NUMBER_SYSTEM),
+            "local_id": _identified(patient, local_system) if local_system else "",
+        }
+        for where in _each(stay, "location"):
+            named = where.get("location")
+            place = by_name.get(str(named.get("reference"))) if isinstance(named, dict) else None
+            if place is not None and where.get("status") != "completed":
+                key = {"ro": "room", "bd": "bed"}.get(_physical_type(place))
+                said |= {key: str(place.get("name") or "")} if key else {}
+        if not said["local_id"]:  # an id it must have, and the number is none for messages
+            said["id"] = f"r-{patient.get('id')}"
+        rows[who] = Row(len(rows) + 1, said)
+    if not rows:
+        raise NoDirectory("nobody has an open stay there")
+    return list(rows.values())
+
+
+def _physical_type(place: Mapping[str, Any]) -> str:
+    kind = place.get("physicalType")
+    return next((str(c.get("code")) for c in _each(kind, "coding")), "") if isinstance(kind, dict) else ""
+
+
 def _resources(text: str) -> list[dict[str, Any]]:
     try:
         try:

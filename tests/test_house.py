@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("firmware_bridge", "models", "edge", "training")
 ABOVE = {"edge", "firmware_bridge", "models", "numpy", "rich", "segno", "typer", "tomlkit"}
+PLAN = {"edge.channels", "edge.checked", "edge.settings"}
 
 # What a module may import beside the standard library; the longest name that fits it counts.
 ARROWS: dict[str, set[str]] = {
@@ -107,6 +108,15 @@ ARROWS: dict[str, set[str]] = {
     "edge.bench_camera": ABOVE | {"cv2"},
     "edge.demo": ABOVE,
     "edge.cli": ABOVE,
+    "edge.setup": ABOVE,
+    "edge.setup.questions": PLAN,
+    "edge.setup.comments": set(),
+    "edge.setup.written": PLAN | {"edge.setup.comments", "edge.setup.questions", "tomlkit"},
+    "edge.setup.terminal": {"questionary"},
+    "edge.setup.guide": PLAN
+    | {"edge.clock", "edge.doctor.finding"}
+    | {f"edge.setup.{name}" for name in ("progress", "questions", "terminal", "written")},
+    "edge.setup.machine": ABOVE | {"cryptography", "dbus_fast", "jwt"},
     "edge.cli.model": ABOVE | {"cryptography"},
     "training": {"training", "models", "edge.core", "firmware_bridge.wire", "numpy", "torch", "scipy", "rich"}
     | {"tqdm", "sklearn", "threadpoolctl", "onnx", "onnxruntime", "onnxscript", "matplotlib", "optuna", "ray"},

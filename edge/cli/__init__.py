@@ -101,6 +101,7 @@ def _register() -> None:
         report,
         residents,
         services,
+        setup,
         sheet,
         walk,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import grp
 import os
 import tomllib
 from collections.abc import Mapping
@@ -11,7 +13,10 @@ from typing import Any
 import tomlkit
 
 from edge.checked import SettingsError, build
+from edge.failpoint import failpoint
 from edge.settings import Settings, load_settings
+
+GROUP = "fallwatch"  # of the services
 
 
 def bind_wearable(path: Path, resident: str, wearable: str, *, spare: bool = False) -> Settings:
@@ -112,24 +117,72 @@ def choose_models(path: Path, names: Mapping[str, str]) -> Settings:
 
 
 def write_settings(path: Path, text: str) -> None:
-    """Replace the settings file in one step, the old one kept beside it.
+    """Replace the settings file in one step, the old one kept beside it; or begin it, for the services to read.
 
     Raises:
         SettingsError: the folder cannot be written.
     """
     new, old = path.with_suffix(".toml.new"), path.with_suffix(".toml.old")
     try:
-        new.unlink(missing_ok=True)
-        # Readable by its owner alone until it has the old one's rights: it holds NHS numbers.
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        new.chmod(path.stat().st_mode & 0o777)
-        old.unlink(missing_ok=True)
-        os.link(path, old)
+        make_folder(path.parent)
+        # Readable by its owner alone until it has its rights: it holds NHS numbers.
+        write_private(new, text)
+        failpoint("settings.new-written")
+        hand_over(new, path.stat().st_mode & 0o777 if path.exists() else 0o640, like=path)
+        if path.exists():
+            old.unlink(missing_ok=True)
+            os.link(path, old)
+        failpoint("settings.old-kept")
         new.replace(path)
+        sync_folder(path.parent)
+        failpoint("settings.replaced")
     except OSError as error:
         raise SettingsError(
             path, "", f"cannot be written ({error.strerror}); run as the user who owns it"
         ) from None
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a new file that its owner alone may read, down to the disk; one that is there is taken away first.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def hand_over(path: Path, mode: int, *, like: Path | None = None) -> None:
+    """Give a file its rights, and the group of ``like``, else that of the services where there is one.
+
+    Raises:
+        OSError: the file is not ours.
+    """
+    with contextlib.suppress(KeyError):  # a checkout has no such group
+        if os.geteuid() == 0:
+            group = like.stat().st_gid if like is not None and like.exists() else grp.getgrnam(GROUP).gr_gid
+            os.chown(path, -1, group)
+    path.chmod(mode)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder that the services may read, and hands its group on; one that is there stays as it is.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if not path.exists():
+        path.mkdir(mode=0o750, parents=True)
+        hand_over(path, 0o2750)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on disk."""
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

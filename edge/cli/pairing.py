@@ -58,7 +58,7 @@ def pair(
     store = KeyStore(settings.secrets, state)
     names = [*(wearables or []), *([wearable] if wearable else [])]
     if everyone:
-        names += _without_key(settings, store)
+        names += without_key(settings, store)
         if not names:
             say("Every wearable of the settings has a key already.")
             return
@@ -79,7 +79,7 @@ def pair(
         if settings.is_sealed(name):
             key = _key(store, name, key_file)
             if qr or (qr is None and sys.stdout.isatty()):
-                _show(name, key)
+                show_key(name, key)
         say(f"Wearable {name} is paired: resident {bound.id}, room {bound.room}.")
         if not settings.is_sealed(name):
             say(f"Kind {settings.wearable_kind(name)} seals nothing: whoever can reach its link can fake it.")
@@ -161,7 +161,7 @@ def _key(store: KeyStore, name: str, key_file: Path | None) -> bytes:
     return key
 
 
-def _show(name: str, key: bytes) -> None:
+def show_key(name: str, key: bytes) -> None:
     """Show the key as a QR code. Whoever sees it can speak for the wearable."""
     import segno
 
@@ -169,7 +169,8 @@ def _show(name: str, key: bytes) -> None:
     segno.make(pairing_text(name, key), error="m").terminal(compact=True)
 
 
-def _without_key(settings: Settings, store: KeyStore) -> list[str]:
+def without_key(settings: Settings, store: KeyStore) -> list[str]:
+    """Return the wearables of the settings that seal what they send and have no key yet."""
     known = set(store.wearables())
     worn = [w for r in settings.resident for w in r.wearables]
     return [w for w in worn if w not in known and settings.is_sealed(w)]

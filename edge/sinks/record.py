@@ -43,6 +43,7 @@ TOKEN_MARGIN_S = 60.0
 ASSERTION_LIFE_S = 240  # SMART allows five minutes
 CLOCK_TRUST_S = 30.0  # a clock this far from the server's may be why a token was refused
 UPDATE_TRIES = 3
+PAGES_MOST = 50  # of one search
 STUMBLES_KEPT = 100  # items whose stumbles are counted at once
 STUMBLES_MOST = 10  # so often may a server that is otherwise well fail over one item before a person must look
 RETRY_AFTER_MOST_S = 300.0  # whatever a server asks for, the record is not put off for longer
@@ -519,6 +520,41 @@ class FhirRecord:
         if len(patients) != 1:
             raise SinkRejected(SINK, f"{len(patients) or 'no'} patients with the resident's number in the record")
         return f"Patient/{patients[0]['id']}"
+
+    def stays(self, ward: str) -> list[Resource]:
+        """Return the open stays in a ward, given by name or id, with whom they are about and where.
+
+        Raises:
+            SinkUnavailable: the server, the way to it or our credentials are not well.
+            SinkRejected: it has no such ward, or does not let us look.
+        """
+        with _fhir_expected():
+            places = self._searched("Location", {"name": ward}) or self._searched("Location", {"_id": ward})
+            if not places:
+                raise SinkRejected(SINK, f"the record has no location {ward!r}")
+            inside = [f"Location/{place['id']}" for place in places]
+            inside += [f"Location/{p['id']}" for p in self._searched("Location", {"partof": ",".join(inside)})]
+            query: dict[str, str | list[str]] = {
+                "location": ",".join(inside),
+                "status": "in-progress",
+                "_include": ["Encounter:subject", "Encounter:location"],
+            }
+            return self._searched("Encounter", query)
+
+    def _searched(self, kind: str, query: Mapping[str, str | list[str]]) -> list[Resource]:
+        """Return all that a search finds, page by page."""
+        path, found = f"{kind}?{urlencode({'_count': '200', **query}, doseq=True)}", list[Resource]()
+        for _ in range(PAGES_MOST):
+            answer = self._send("GET", path)
+            bundle = answer.json()
+            if answer.status != 200 or bundle.get("resourceType") != "Bundle":
+                raise _refusal(f"searching {kind}", answer)
+            found += [entry["resource"] for entry in bundle.get("entry", []) if "resource" in entry]
+            more = next((link["url"] for link in bundle.get("link", []) if link.get("relation") == "next"), "")
+            if not more.startswith(f"{self._base_url}/"):  # none, or one to which our token must not go
+                return found
+            path = more.removeprefix(f"{self._base_url}/")
+        raise SinkRejected(SINK, f"it has more than {PAGES_MOST} pages of {kind}")
 
     def _transact(self, entries: list[Resource], private: tuple[str, ...]) -> dict[str, str]:
         """Send all entries as one; return what each of them is called at the server."""
