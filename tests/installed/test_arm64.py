@@ -33,7 +33,6 @@ CORE = (
     "tests/edge/test_sensor.py",
     "tests/edge/test_radio.py",
     "tests/edge/test_supervision.py",
-    "tests/edge/test_fusion.py",
     "tests/edge/test_camera_judge.py",
     "tests/edge/test_words.py",
     "tests/edge/test_keys.py",

@@ -87,7 +87,7 @@ def installed(system: System, old: Path) -> tuple[System, float]:
 def test_a_home_is_watched_over_after_one_package_and_one_command(installed: tuple[System, float]) -> None:
     system, install_s = installed
     with system.booted() as home:
-        home.run("systemctl", "start", "pager", "walking")
+        home.run("systemctl", "start", "--no-block", "pager", "walking")
         began_s = time.monotonic()
         done = json.loads(home.run("fallwatch", "setup", "--answers", "/srv/answers.toml", "--json", check=False))
         setup_s = time.monotonic() - began_s
@@ -117,7 +117,7 @@ def test_an_update_and_the_way_back_keep_the_home_watched_over(
 ) -> None:
     system, _ = installed
     with system.booted() as home:
-        home.run("systemctl", "start", "pager", "walking")
+        home.run("systemctl", "start", "--no-block", "pager", "walking")
         home.run("fallwatch", "setup", "--answers", "/srv/answers.toml", check=False)
         wait_until_well(home)
         kept = {path: path.read_bytes() for path in (system.folder / "etc/fallwatch").rglob("*.key")}
