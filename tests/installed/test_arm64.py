@@ -18,8 +18,8 @@ from tests.installed.roots import CHECKOUT, EMULATOR, System, build, make
 PROGRAM = f"/opt/fallwatch/versions/{OLD}+py{PYTHON}"
 PACKAGES = f"{PROGRAM}/lib/python{PYTHON}/site-packages"
 TESTERS = ("pytest", "hypothesis", "pytest-timeout", "pluggy", "iniconfig", "sortedcontainers")
-# What decides, what is received, what is kept; what talks to peers and services is tried by the demo. Sessions are not
-# here: a million replayed packets take too long under emulation.
+# What decides, what is received, what is kept; what talks to peers and services is tried by the demo. Sessions are
+# not here: a million replayed packets take too long under emulation.
 CORE = (
     "tests/models/test_preprocess.py",
     "tests/firmware_bridge/test_wire.py",
