@@ -339,6 +339,8 @@ class Shimmer:
             after = _ticks(self._buf, end)
             if not self._in_step(before, after):
                 return False
+            if self._ticks is not None and not follows and self._in_step(self._ticks % _TICKS, after):
+                return False  # what comes after follows what came before: this one is noise between them
             end, before = end + self._length, after
         return True
 

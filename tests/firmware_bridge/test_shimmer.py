@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pyshimmer.bluetooth.bt_api import BluetoothRequestHandler  # type: ignore[import-untyped]
 from pyshimmer.bluetooth.bt_commands import InquiryCommand, SetSamplingRateCommand, SetSensorsCommand  # type: ignore[import-untyped]
@@ -436,6 +436,8 @@ def test_any_split_gives_the_same_messages(noise: list[tuple[int, bytes]], cuts:
 
 
 @given(at=st.integers(5, 50), octets=junk, cut=st.integers(0, 11), begin=st.integers(0, (1 << 24) - 1))
+@example(at=5, octets=bytes(11), cut=1, begin=0)  # looks like a packet of the stream's beginning
+@example(at=5, octets=b"\x00\x15\xff" + bytes(8), cut=1, begin=0)  # and one of long before it
 def test_noise_costs_what_it_touches_and_no_number_moves(at: int, octets: bytes, cut: int, begin: int) -> None:
     parts = [wide(i, (i * 16, -i * 16, G_COUNTS), begin=begin) for i in range(60)]
     parts[at] = parts[at][:cut] + octets
