@@ -68,7 +68,7 @@ def pi(tmp_path_factory: pytest.TempPathFactory) -> System:
     into = ["--target", f"{pi.folder}{PACKAGES}"]  # also found by what tests start
     into += ["--require-hashes", "--requirement", str(folder / "testers.txt")]
     subprocess.run([*pip, *machine.split(), *into], check=True)
-    # Copies: tests that run alone lock their own files, and the test that waits for them here holds the checkout's.
+    # Copies: tests that run alone lock their own files, and who waits for them here holds the checkout's.
     shutil.copytree(CHECKOUT / "tests", f"{pi.folder}{PACKAGES}/tests")
     return pi
 
