@@ -100,7 +100,7 @@ def _failing_settings(path: Path, *, fit: bool) -> list[str]:
 
             write_settings(path, new)
             kept = path.with_suffix(".toml.old")
-            print(f"fallwatch: this version does not know {', '.join(dropped)}: taken out, kept in {kept}")  # noqa: T201
+            print(f"fallwatch: this version does not know {', '.join(dropped)}: taken out, kept in {kept}")  # noqa: T201  # for people
     except (OSError, ValueError, SettingsError) as error:
         return [str(error)]
     return []

@@ -162,7 +162,7 @@ def _tell(asker: Asker | None, text: str) -> None:
     if asker is not None:
         asker.say(text)
     else:
-        print(text, file=sys.stderr, flush=True)  # noqa: T201
+        print(text, file=sys.stderr, flush=True)  # noqa: T201  # for people
 
 
 def _given(file: Path | None, params: dict[str, Any]) -> dict[str, Any]:

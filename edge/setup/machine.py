@@ -80,7 +80,7 @@ def _adapters() -> tuple[str, ...]:
 
 async def _ask_bluez() -> tuple[str, ...]:
     from dbus_fast import BusType, Message, MessageType  # noqa: PLC0415 - Linux alone has it
-    from dbus_fast.aio import MessageBus  # noqa: PLC0415
+    from dbus_fast.aio import MessageBus  # noqa: PLC0415  # seldom wanted
 
     bus = MessageBus(bus_type=BusType.SYSTEM)
     try:
@@ -146,7 +146,7 @@ def _before_pairing(found: Finding, keys: KeyStore) -> Finding:
 
 def _try_record(settings: Settings, state: Path) -> list[Finding]:
     """Ask the record all that it can be asked without writing; the doctor writes a test entry at the end."""
-    from edge.sinks.commission import commission  # noqa: PLC0415
+    from edge.sinks.commission import commission  # noqa: PLC0415  # seldom wanted
 
     bare = dataclasses.replace(settings, resident=(), camera=())
     found = commission(bare, settings.secrets, state)
@@ -189,9 +189,9 @@ def read_list(question: Question, value: str, settings: Settings) -> tuple[list[
 
 
 def _of_ward(ward: str, settings: Settings) -> list[Any]:
-    from edge.directory import parse_ward  # noqa: PLC0415
-    from edge.sinks import SinkError  # noqa: PLC0415
-    from edge.sinks.record import FhirRecord  # noqa: PLC0415
+    from edge.directory import parse_ward  # noqa: PLC0415  # seldom wanted
+    from edge.sinks import SinkError  # noqa: PLC0415  # seldom wanted
+    from edge.sinks.record import FhirRecord  # noqa: PLC0415  # seldom wanted
 
     record = FhirRecord(settings.record, settings.secrets)
     try:
@@ -254,11 +254,11 @@ def _put(path: Path, text: str) -> None:
 
 def _make_key(secrets: Path) -> str:
     """Return a new private key for the record, its public half put beside it for the record's operator."""
-    import json  # noqa: PLC0415
+    import json  # noqa: PLC0415  # seldom wanted
 
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: PLC0415
-    from jwt.algorithms import RSAAlgorithm  # noqa: PLC0415
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415  # seldom wanted
+    from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: PLC0415  # seldom wanted
+    from jwt.algorithms import RSAAlgorithm  # noqa: PLC0415  # seldom wanted
 
     key = rsa.generate_private_key(public_exponent=65537, key_size=3072)
     public = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True) | {"alg": "RS384", "use": "sig"}
